@@ -1,0 +1,103 @@
+"""What an inference gives: `Estimate` (one best image, perhaps with errors) and `Samples` (draws)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, PyTree
+
+
+class Status(Enum):
+    """How a run ended. The value is the advice to the user."""
+
+    CONVERGED = "converged"
+    MAX_STEPS = "stopped at the largest number of steps: raise max_steps, or loosen rtol if the gap shown is enough"
+    STALLED = "no further progress at this precision: use float64, or accept the gap shown"
+    NOT_FINITE = "a value was not finite: check the variance and the PSF for zeros and infinities"
+    INTERRUPTED = "interrupted: the last state is kept; run again with the checkpoint to go on"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the result is what was asked for."""
+        return self is Status.CONVERGED
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A best latent image, with what is known of its quality.
+
+    Parameters
+    ----------
+    x
+        The latent pytree, on the whole grid with its border.
+    status
+        How the run ended.
+    solver, reason
+        Which algorithm ran, and why it was chosen.
+    steps
+        Steps taken.
+    chi2
+        Sum of the squared residuals in sigmas over the valid data.
+    num_data
+        Number of valid data.
+    history
+        One mapping for each progress line.
+    image, std
+        The latent image and its standard deviation on the data's footprint, flux per latent pixel. ``std`` is None
+        where the method gives no error; `no_std` then says how to get one.
+    model
+        Noiseless data predicted by x, on the data grid.
+    residual
+        ``(data - model) / sigma`` on the data grid, NaN where no valid datum is.
+    inpainted
+        True where a latent pixel lies under no valid datum, on the footprint.
+    kernel
+        The PSF on the latent grid's pixel, None without a PSF.
+    effective_dof
+        Number of valid data less the trace of the fit; None where there are no draws.
+    frame
+        The latent `Frame` with its border.
+    cards
+        Further facts for the header: keyword -> (value, comment).
+    """
+
+    x: PyTree
+    status: Status
+    solver: str
+    reason: str
+    steps: int
+    chi2: float
+    num_data: int
+    history: tuple[Mapping[str, float], ...] = ()
+    image: Float[np.ndarray, "y x"] | None = None
+    std: Float[np.ndarray, "y x"] | None = None
+    no_std: str = ""
+    model: Float[np.ndarray, "Y X"] | None = None
+    residual: Float[np.ndarray, "Y X"] | None = None
+    inpainted: np.ndarray | None = None
+    kernel: Float[np.ndarray, "ky kx"] | None = None
+    effective_dof: float | None = None
+    frame: Any = None
+    cards: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+    @property
+    def reduced_chi2(self) -> float:
+        """Chi-square per valid datum."""
+        return self.chi2 / max(self.num_data, 1)
+
+
+@dataclass(frozen=True)
+class Samples(Estimate):
+    """Draws of the posterior; the fields of `Estimate` describe their mean and standard deviation.
+
+    Parameters
+    ----------
+    draws
+        The latent image of each draw on the footprint, shape ``(draw, y, x)``.
+    """
+
+    draws: Float[np.ndarray, "draw y x"] | None = None
