@@ -1,0 +1,1 @@
+"""Bayesian imaging inverse problems on JAX."""

@@ -1,0 +1,1 @@
+"""Inference: the most probable image, draws of the posterior, and the evidence."""

@@ -1,0 +1,56 @@
+"""Which algorithm, and why: from what the forward operator, the noise and the prior can do."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from invprob import likelihoods
+from invprob.covariance import AbstractCovariance, Diagonal, Stationary
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, Wiener
+from invprob.operators import CircularConvolve, Identity
+from invprob.operators.base import AbstractLinearOperator
+from invprob.posterior import Posterior
+from invprob.priors.base import HasLogProb, capabilities
+
+
+def _uniform(noise: AbstractCovariance) -> bool:
+    if isinstance(noise, Stationary):
+        return True
+    if not isinstance(noise, Diagonal) or isinstance(noise.variance, jax.core.Tracer):
+        return False
+    variance = np.asarray(noise.variance)
+    everywhere = noise.valid is None or bool(np.all(noise.valid))
+    return everywhere and bool(np.all(variance == variance.flat[0]))
+
+
+def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
+    """The solver for a posterior, and the reason in words.
+
+    Raises
+    ------
+    TypeError
+        When the prior offers nothing that a solver here can use.
+    """
+    operator = post.likelihood.operator
+    linear = isinstance(operator, AbstractLinearOperator)
+    gaussian = post.prior.as_gaussian()
+    if linear and gaussian is not None and isinstance(post.likelihood, likelihoods.Gaussian):
+        circulant = isinstance(operator, CircularConvolve | Identity)
+        if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(post.likelihood.noise):
+            return Wiener(), "circulant operator, stationary noise and prior: closed form, one FFT pair"
+        return (
+            ConjugateGradient(rtol=rtol),
+            "linear operator, Gaussian noise and prior: conjugate gradients in circulant posterior coordinates",
+        )
+    if isinstance(post.prior, HasLogProb):
+        kind = "linear" if linear else "non-linear"
+        where = "whitened coordinates" if gaussian is not None else "the latent's own coordinates"
+        return (
+            Optax(rtol=rtol),
+            f"{kind} operator, {type(post.prior).__name__} prior with a log-density: L-BFGS in {where}",
+        )
+    can = ", ".join(capabilities(post.prior)) or "nothing"
+    raise TypeError(
+        f"no solver for a {type(post.prior).__name__} prior: it offers {can}; a solver needs HasLogProb or HasPrecision"
+    )

@@ -1,0 +1,177 @@
+"""The most probable latent image: `find_map` for people, `solve` for pipelines and gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from invprob.infer.choose import choose_solver
+from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, Wiener
+from invprob.operators.base import precision_of
+from invprob.posterior import Posterior
+from invprob.result import Estimate
+
+NAMES: dict[str, Callable[[float], AbstractSolver]] = {
+    "wiener": lambda rtol: Wiener(),
+    "cg": lambda rtol: ConjugateGradient(rtol=rtol),
+    "lbfgs": lambda rtol: Optax(rtol=rtol),
+}
+
+
+def as_solver(
+    method: str | AbstractSolver | optax.GradientTransformation, post: Posterior, rtol: float
+) -> tuple[AbstractSolver, str]:
+    """The solver for a name, a solver or an optax transformation, and the reason for it.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not known.
+    """
+    if isinstance(method, AbstractSolver):
+        return method, "chosen by the caller"
+    if isinstance(method, optax.GradientTransformation):
+        return Optax(method, rtol=rtol), "optax transformation chosen by the caller"
+    if method == "auto":
+        return choose_solver(post, rtol)
+    if method not in NAMES:
+        raise ValueError(f"no solver is called {method!r}; there are auto, {', '.join(NAMES)}")
+    return NAMES[method](rtol), "chosen by the caller"
+
+
+def find_map(
+    post: Posterior,
+    method: str | AbstractSolver | optax.GradientTransformation = "auto",
+    x0: PyTree | None = None,
+    *,
+    rtol: float = 1e-7,
+    max_steps: int = 2000,
+    progress: Callable[[Progress], None] | None = None,
+    stop: StopRule | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> Estimate:
+    """The maximum of the posterior density.
+
+    Parameters
+    ----------
+    post
+        Posterior.
+    method
+        ``"auto"`` chooses by structure (closed-form Wiener filter, conjugate gradients, L-BFGS); else ``"wiener"``,
+        ``"cg"``, ``"lbfgs"``, a solver, or any optax `GradientTransformation`.
+    x0
+        Latent pytree to begin with; default: the solver's own start.
+    rtol
+        Relative gap ``(f - f*) / f`` at which to stop.
+    max_steps
+        Most steps.
+    progress, stop, checkpoint
+        See `invprob.infer.loop.iterate`.
+
+    Returns
+    -------
+    Estimate
+        With x, status, solver, reason, steps, chi2 and history. The status says whether the gap was reached.
+
+    Raises
+    ------
+    TypeError
+        When the prior cannot do what the solver needs.
+    """
+    solver, reason = as_solver(method, post, rtol)
+    run = iterate(
+        solver, post, x0, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint
+    )  # fmt: skip
+    return Estimate(
+        x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
+        num_data=int(post.likelihood.num_data), history=run.history,
+        cards={"GAP": (run.gap, "estimated relative gap (f - f*) / f")},
+    )  # fmt: skip
+
+
+class Solution(eqx.Module):
+    """What `solve` gives: all traced, one element per problem under vmap.
+
+    Parameters
+    ----------
+    x
+        Latent pytree.
+    steps, gap
+        Steps taken and estimated relative gap.
+    code
+        0 stopped at max_steps, 1 done, 2 stalled, 3 not finite.
+    """
+
+    x: PyTree
+    steps: Int[Array, ""]
+    gap: Float[Array, ""]
+    code: Int[Array, ""]
+
+
+def solve(
+    post: Posterior, solver: AbstractSolver | None = None, x0: PyTree | None = None, *, max_steps: int = 2000
+) -> Solution:
+    """The maximum of the posterior as a pure function: jit it, vmap it over stamps, differentiate through it.
+
+    Derivatives are those of the exact optimum by the implicit function theorem, with respect to every array in the
+    posterior (data, variance, PSF, hyperparameters). They are as good as the solve: give a solver a small ``rtol``.
+
+    Parameters
+    ----------
+    post
+        Posterior.
+    solver
+        Default: conjugate gradients for a linear-Gaussian posterior, L-BFGS otherwise.
+    x0
+        Latent pytree to begin with.
+    max_steps
+        Most steps.
+    """
+    if solver is None:
+        solver = Optax() if post.linear_gaussian() is None else ConjugateGradient()
+    return _optimum(post, solver, x0, max_steps)
+
+
+@eqx.filter_custom_jvp
+def _optimum(post: Posterior, solver: AbstractSolver, x0: PyTree | None, max_steps: int) -> Solution:
+    problem = solver.prepare(post)
+    state = iterate_pure(solver, problem, solver.init(problem, x0), max_steps)
+    metrics = state.metrics
+    return Solution(solver.latent(problem, state), metrics.step, metrics.gap, metrics.code)
+
+
+@_optimum.def_jvp
+def _implicit(primals, tangents):
+    # the gradient of -log p vanishes at the optimum: H dx = -d(gradient), by lineax
+    post, *rest = primals
+    solution = _optimum(post, *rest)
+    x = solution.x
+    still = jax.tree.map(jnp.zeros_like, eqx.filter(solution, eqx.is_inexact_array))
+    if tangents[0] is None:
+        return solution, still
+    _, change = eqx.filter_jvp(lambda p: p.score(x), (post,), (tangents[0],))
+
+    def hessian(v):
+        return jax.jvp(lambda at: jax.tree.map(jnp.negative, post.score(at)), (x,), (v,))[1]
+
+    like = jax.eval_shape(lambda: x)
+    operator = lineax.FunctionLinearOperator(hessian, like, lineax.positive_semidefinite_tag)
+    system = post.linear_gaussian()
+    options = {}
+    if system is not None:
+        circulant = jax.lax.stop_gradient(system.circulant().operator)
+        options["preconditioner"] = lineax.FunctionLinearOperator(
+            circulant.apply, like, lineax.positive_semidefinite_tag
+        )
+    tolerance = float(jnp.finfo(precision_of(x)).eps) ** 0.8
+    cg = lineax.CG(rtol=tolerance, atol=0.0)
+    dx = lineax.linear_solve(operator, change, cg, options=options, throw=False).value
+    return solution, eqx.tree_at(lambda s: s.x, still, dx)

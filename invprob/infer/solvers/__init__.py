@@ -1,0 +1,8 @@
+"""Algorithms for the maximum of a posterior."""
+
+from invprob.infer.solvers.base import AbstractSolver, Metrics, State
+from invprob.infer.solvers.cg import ConjugateGradient
+from invprob.infer.solvers.optax import Optax
+from invprob.infer.solvers.wiener import Wiener
+
+__all__ = ["AbstractSolver", "ConjugateGradient", "Metrics", "Optax", "State", "Wiener"]

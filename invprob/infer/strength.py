@@ -1,0 +1,84 @@
+"""Hyperparameters of the field prior: their hierarchy, from data alone."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from invprob import likelihoods, priors
+from invprob.operators.base import Adjoint, compose
+from invprob.posterior import Hierarchy, Posterior
+
+
+class FieldModel(eqx.Module):
+    """theta -> posterior with a `GaussianField` of spectrum theta on the image.
+
+    Parameters
+    ----------
+    likelihood
+        Gaussian likelihood; its operator takes an image, or a dictionary with ``"image"``.
+    shape
+        Shape of the latent image.
+    others
+        Priors of the other entries of the dictionary; None where the latent is the image alone.
+    """
+
+    likelihood: likelihoods.Gaussian
+    shape: tuple[int, int] = eqx.field(static=True)
+    others: dict[str, priors.AbstractPrior] | None = None
+
+    def __call__(self, theta: PyTree) -> Posterior:
+        power = priors.PowerLaw(*(jnp.exp(theta[name]) for name in ("log_amplitude", "log_scale", "log_slope")))
+        field = priors.GaussianField(self.shape, power)
+        prior = field if self.others is None else priors.Product({"image": field, **self.others})
+        return Posterior(self.likelihood, prior)
+
+
+def field_hierarchy(
+    likelihood: likelihoods.Gaussian, shape: tuple[int, int], others: dict[str, priors.AbstractPrior] | None = None
+) -> Hierarchy:
+    """The hierarchy of the power spectrum's (amplitude, scale, slope), with a start and bounds from the data.
+
+    The break lies between a tenth of the grid's lowest frequency and one cycle per pixel, the slope between 0.5 and 20;
+    the amplitude begins where the prior predicts the scatter of the data and may move by a factor of a million.
+    """
+    model = FieldModel(likelihood, shape, others)
+    scale, slope = 2.0 / max(shape), 3.0
+    theta = {"log_amplitude": 0.0, "log_scale": float(np.log(scale)), "log_slope": float(np.log(slope))}
+    start = {name: jnp.asarray(value, likelihood.data.dtype) for name, value in theta.items()}
+    variance = _predicted_variance(model(start), likelihood)
+    amplitude = jnp.log(jnp.maximum(_scatter(likelihood), 1e-300) / variance)
+    start["log_amplitude"] = amplitude.astype(likelihood.data.dtype)
+    wide = float(np.log(1e6))
+    lower = {
+        "log_amplitude": start["log_amplitude"] - wide,
+        "log_scale": jnp.log(jnp.asarray(0.1 / max(shape), likelihood.data.dtype)),
+        "log_slope": jnp.log(jnp.asarray(0.5, likelihood.data.dtype)),
+    }
+    upper = {
+        "log_amplitude": start["log_amplitude"] + wide,
+        "log_scale": jnp.zeros((), likelihood.data.dtype),
+        "log_slope": jnp.log(jnp.asarray(20.0, likelihood.data.dtype)),
+    }
+    return Hierarchy(model, start, lower, upper)
+
+
+def _predicted_variance(post: Posterior, likelihood: likelihoods.Gaussian) -> Float[Array, ""]:
+    """Prior variance of a datum in the middle of the frame, for the image alone."""
+    system = post.linear_gaussian()
+    assert system is not None
+    signal = compose(system.operator, system.covariance.operator, Adjoint(system.operator))
+    shape = likelihood.data.shape
+    middle = tuple(n // 2 for n in shape)
+    return signal(jnp.zeros(shape, likelihood.data.dtype).at[middle].set(1))[middle]
+
+
+def _scatter(likelihood: likelihoods.Gaussian) -> Float[Array, ""]:
+    """Variance of the valid data beyond the noise, at least a tenth of it."""
+    weight = jnp.ones_like(likelihood.data) if likelihood.valid is None else likelihood.valid
+    n = jnp.sum(weight)
+    mean = jnp.sum(weight * likelihood.data) / n
+    noise = jnp.sum(weight * likelihood.noise.operator(jnp.ones_like(likelihood.data))) / n
+    return jnp.maximum(jnp.sum(weight * (likelihood.data - mean) ** 2) / n - noise, 0.1 * noise)

@@ -1,0 +1,51 @@
+"""Forward operators: from the latent image x to noiseless data."""
+
+from invprob.operators.base import (
+    AbstractLinearOperator,
+    AbstractOperator,
+    Adjoint,
+    Composition,
+    Identity,
+    LinearComposition,
+    Structure,
+    compose,
+)
+from invprob.operators.convolve import CircularConvolve, Convolve, Shift, transfer_function
+from invprob.operators.fourier import FourierSynthesis, frequencies, half_shape, isometry
+from invprob.operators.function import Function, Jacobian
+from invprob.operators.pointwise import Fill, Multiply
+from invprob.operators.resample import PixelBin
+from invprob.operators.select import Crop, Pad, Select
+from invprob.operators.tree import Each, Part, Stack, Sum, stack
+
+__all__ = [
+    "AbstractLinearOperator",
+    "AbstractOperator",
+    "Adjoint",
+    "CircularConvolve",
+    "Composition",
+    "Convolve",
+    "Crop",
+    "Each",
+    "Fill",
+    "FourierSynthesis",
+    "Function",
+    "Identity",
+    "Jacobian",
+    "LinearComposition",
+    "Multiply",
+    "Pad",
+    "Part",
+    "PixelBin",
+    "Select",
+    "Shift",
+    "Stack",
+    "Structure",
+    "Sum",
+    "compose",
+    "frequencies",
+    "half_shape",
+    "isometry",
+    "stack",
+    "transfer_function",
+]

@@ -1,0 +1,110 @@
+"""What a prior can do, as base classes: a prior inherits what it can honour, a solver states what it needs."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PyTree
+
+from invprob.covariance import AbstractCovariance
+from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Structure
+
+if TYPE_CHECKING:
+    from invprob.priors.gaussian import Gaussian
+
+
+class AbstractPrior(eqx.Module):
+    """A prior on a latent pytree."""
+
+    @property
+    @abstractmethod
+    def structure(self) -> Structure:
+        """Structure of the latent pytree."""
+
+    def as_gaussian(self) -> "Gaussian | None":
+        """This prior as a plain Gaussian, None where it is not one.
+
+        A product is Gaussian when its parts are, which its class alone cannot say: hence a method.
+        """
+        return None
+
+
+class HasScore(AbstractPrior):
+    """A prior with a score, the gradient of its log-density."""
+
+    @abstractmethod
+    def score(self, x: PyTree) -> PyTree:
+        """Gradient of the log-density at x."""
+
+
+class HasLogProb(HasScore):
+    """A prior with a log-density."""
+
+    @property
+    @abstractmethod
+    def normalized(self) -> bool:
+        """Whether `log_prob` includes its constant, so that evidences may be compared. ``normalized = True`` will do."""
+
+    @abstractmethod
+    def log_prob(self, x: PyTree) -> Float[Array, ""]:
+        """Log-density at x; up to a constant where `normalized` is False."""
+
+    def score(self, x: PyTree) -> PyTree:
+        return jax.grad(self.log_prob)(x)
+
+
+class HasProx(AbstractPrior):
+    """A prior with a proximal map."""
+
+    @abstractmethod
+    def prox(self, v: PyTree, step: Float[Array, ""]) -> PyTree:
+        """``argmin_x -log p(x) + |x - v|^2 / (2 step)``."""
+
+
+class HasPrecision(AbstractPrior):
+    """A Gaussian prior, with its `mean` and `covariance` as fields or properties."""
+
+    mean: eqx.AbstractVar[PyTree]
+    covariance: eqx.AbstractVar[AbstractCovariance]
+
+
+class HasTerms(AbstractPrior):
+    """A prior that is a sum of simple functions of linear maps, ``-log p(x) = sum_j g_j(W_j x)``."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
+        """The pairs ``(W_j, g_j)``."""
+
+
+class HasTransform(AbstractPrior):
+    """A prior that is white noise pushed through a map."""
+
+    @property
+    @abstractmethod
+    def transform(self) -> AbstractOperator:
+        """T with ``x = T(xi)``, ``xi ~ N(0, I)``."""
+
+
+class HasSample(AbstractPrior):
+    """A prior that can be drawn from."""
+
+    @abstractmethod
+    def sample(self, key) -> PyTree:
+        """One draw."""
+
+
+class HasDenoiser(AbstractPrior):
+    """A prior known by its denoiser."""
+
+    @abstractmethod
+    def denoise(self, x: PyTree, sigma: Float[Array, ""]) -> PyTree:
+        """``E[x0 | x0 + sigma n = x]`` for white n."""
+
+
+def capabilities(prior: Any) -> tuple[str, ...]:
+    """Names of what a prior can do, for messages and listings."""
+    known = (HasScore, HasLogProb, HasProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser)
+    return tuple(c.__name__ for c in known if isinstance(prior, c))
