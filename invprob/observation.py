@@ -74,16 +74,19 @@ class Frame:
             raise InputError("refine the frame before it is padded: frame.refine(s).pad(psf)")
         return replace(self, factor=self.factor * int(factor))
 
-    def pad(self, psf: PSF | None) -> Frame:
+    def pad(self, psf: PSF) -> Frame:
         """The frame with a border of at least the PSF's reach, up to a size that the FFT likes."""
-        if psf is None:
-            return self
+        ky, kx = psf.on(self).shape
+        return self.pad_by(ky // 2, kx // 2)
+
+    def pad_by(self, reach_y: int, reach_x: int | None = None) -> Frame:
+        """The frame with a border of at least so many latent pixels, up to a size that the FFT likes."""
         from scipy.fft import next_fast_len
 
         sides = []
-        for n, k in zip(self.shape, psf.on(self).shape, strict=True):
-            reach = k // 2
-            total = 2 * next_fast_len(-(-(n + 2 * reach) // 2), real=True)  # even: `rfft2` halves it exactly
+        for n, reach in zip(self.shape, (reach_y, reach_y if reach_x is None else reach_x), strict=True):
+            half = next_fast_len(-(-(n + 2 * reach) // 2), real=True)
+            total = 2 * int(half)  # type: ignore[arg-type]  # even: `rfft2` halves it exactly
             sides.append((reach, total - n - reach))
         return replace(self, border=(sides[0], sides[1]))
 
@@ -94,12 +97,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that was read, for the record: path as given, part used, SHA-256 of the whole file."""
+    """A file that was read, for the record: path as given, part used, SHA-256 of the whole file.
+
+    ``path[extension]`` reads the same part again. `shape` and `dtype` are those of the array as stored in the
+    file (a plane, where `extension` names one), before it became floating point.
+    """
 
     role: str
     path: str
     extension: str
     sha256: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,15 +156,18 @@ class Observation:
             raise InputError(f"data have {self.data.ndim} axes; an image has two: choose a plane of a cube")
         for name in ("variance", "valid"):
             if getattr(self, name).shape != self.data.shape:
-                raise InputError(
-                    f"{name} has shape {getattr(self, name).shape}, the data {self.data.shape}: they must agree"
-                )
+                shape = getattr(self, name).shape
+                raise InputError(f"{name} has shape {shape}, the data {self.data.shape}: they must agree")
         if self.frame is None:
             object.__setattr__(self, "frame", Frame(self.data.shape))
         if self.frame.data_shape != self.data.shape:
-            raise InputError(f"the frame is {self.frame.data_shape}, the data {self.data.shape}: they must agree")
+            raise InputError(
+                f"the frame is {self.frame.data_shape}, the data {self.data.shape}: they must agree"
+            )
         if not self.valid.any():
-            raise NoUsablePixelsError("no usable pixel: all are masked, not a number or without a positive variance")
+            raise NoUsablePixelsError(
+                "no usable pixel: all are masked, not a number or without a positive variance"
+            )
         good = np.isfinite(self.data) & np.isfinite(self.variance) & (self.variance > 0)
         if (self.valid & ~good).any():
             n = int((self.valid & ~good).sum())

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Float
+
+if TYPE_CHECKING:  # importing PyTree would import JAX
+    from jaxtyping import PyTree
 
 
 class Status(Enum):

@@ -1,0 +1,121 @@
+"""The configuration of a run: one model that reads and writes TOML, checked at the border."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from invprob.errors import InputError, UsageError
+
+
+class InputConfig(BaseModel):
+    """How the files are read; see `invprob.read_fits`, whose arguments these are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    psf: str | None = Field(None, description="PSF file FILE[EXT], 'none' to denoise; default: the image file's own")
+    variance: str | None = Field(None, description="noise file FILE[EXT]: variance, standard deviation or weight")
+    noise_std: float | None = Field(None, gt=0, description="noise standard deviation in the data's unit")
+    mask: str | None = Field(None, description="mask file FILE[EXT], non-zero = bad")
+    normalise_psf: bool = Field(False, description="divide the PSF by its sum")
+    psf_without_pixel: bool = Field(False, description="the PSF image does not contain the pixel response")
+    pixel_scale: float | None = Field(None, gt=0, description="arcsec per data pixel, where the file does not tell")
+    psf_pixel_scale: float | None = Field(None, gt=0, description="arcsec per PSF pixel, where the file does not tell")
+
+
+class Config(BaseModel):
+    """What `deconvolve` does.
+
+    Every field has a default that needs no knowledge of the image. Unknown fields are errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prior: str = Field("gaussian", description="prior on the image")
+    strength: float | Literal["auto"] = Field(
+        "auto", description="'auto', or a factor on the inverse amplitude that auto finds"
+    )
+    amplitude: float | None = Field(None, gt=0, description="power at k = 0, by hand (with scale and slope)")
+    scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
+    slope: float | None = Field(None, gt=0, description="slope of the power spectrum, by hand")
+    refine: int = Field(1, ge=1, le=16, description="latent pixels on a side of a data pixel")
+    method: Literal["map", "sample"] = Field("map", description="best image with errors, or draws")
+    num_samples: int = Field(64, ge=0, le=100_000, description="exact draws; 0: no errors")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
+    sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
+    solver: str = Field("auto", description="'auto', 'wiener', 'cg', or 'lbfgs'")
+    rtol: float = Field(1e-7, gt=0, lt=1, description="relative gap at which the solver stops")
+    max_steps: int = Field(2000, ge=1, description="most steps of the solver")
+    dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")
+    input: InputConfig = InputConfig()  # type: ignore[call-arg]
+
+    @field_validator("strength")
+    @classmethod
+    def _positive(cls, value):
+        if value != "auto" and not value > 0:
+            raise ValueError("needs 'auto' or a number above zero")
+        return value
+
+    @classmethod
+    def make(cls, **fields: Any) -> Config:
+        """A configuration from fields, with one clear line where they do not fit.
+
+        Raises
+        ------
+        UsageError
+            Names the field, what was given and what is needed.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise UsageError(_one_line(error)) from None
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike, **changes: Any) -> Config:
+        """A configuration from a TOML file; ``changes`` are fields that replace those of the file.
+
+        Raises
+        ------
+        InputError
+            When the file cannot be read or is not TOML.
+        UsageError
+            When a field is not known or does not fit.
+        """
+        try:
+            fields = tomllib.loads(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); a TOML file is needed") from None
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path}: not TOML ({error})") from None
+        merged = {**fields, **{k: v for k, v in changes.items() if k != "input"}}
+        inputs = {**fields.get("input", {}), **changes.get("input", {})}
+        return cls.make(**{**merged, **({"input": inputs} if inputs else {})})
+
+    def to_toml(self) -> str:
+        """TOML text that reads back as this configuration; fields without a value are left out."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("float", "literal['auto']"))
+    given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        return f"configuration: {where!r} is not a known field; `invprob deconvolve --help` lists them"
+    return f"configuration: {where} = {given!r} does not fit: {first['msg']}"

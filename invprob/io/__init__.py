@@ -1,0 +1,1 @@
+"""Files: observations in, results out."""

@@ -1,0 +1,163 @@
+"""Read what `write_fits` wrote: the record of the run and the images, and compare two such files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from invprob.errors import InputError
+from invprob.io.write import VERSION_KEYS, unescape
+from invprob.observation import InputFile
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record of the run that made a file.
+
+    Parameters
+    ----------
+    path
+        A file of `write_fits`.
+
+    Returns
+    -------
+    dict
+        ``version``, ``config`` (parsed; None where the file has none), ``config_hash``, ``inputs`` (a tuple
+        of `InputFile`), ``seed`` and ``device`` (None where not recorded), ``python``, ``versions``
+        (package -> version), ``status``, ``solver``, ``steps`` and ``warnings``.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, it is not one of ours, or its configuration was changed.
+    """
+    with _open(path) as hdus:
+        header = hdus[0].header
+        text = header.get("CONFIG")
+        config = None
+        if text is not None:
+            if hashlib.sha256(text.encode()).hexdigest() != header.get("CONFHASH"):
+                raise InputError(
+                    f"the configuration in the header of {path} was changed: it does not match its hash"
+                )
+            config = json.loads(text)
+        inputs = []
+        while (name := header.get(f"INFILE{len(inputs) + 1}")) is not None:
+            i = len(inputs) + 1
+            role, extension, digest = (header.get(f"{k}{i}", "") for k in ("INROLE", "INEXT", "INSHA"))
+            inputs.append(InputFile(unescape(role), unescape(name), unescape(extension), digest))
+        notes = []
+        while (note := header.get(f"WARN{len(notes) + 1}")) is not None:
+            notes.append(unescape(note))
+        return {
+            "version": header.get("VERSION"),
+            "config": config,
+            "config_hash": header.get("CONFHASH"),
+            "inputs": tuple(inputs),
+            "seed": header.get("SEED"),
+            "device": header.get("DEVICE"),
+            "python": header.get("PYVERS"),
+            "versions": {name: header[key] for key, name in VERSION_KEYS.items() if key in header},
+            "status": header.get("STATUS"),
+            "solver": header.get("SOLVER"),
+            "steps": header.get("STEPS"),
+            "warnings": tuple(notes),
+        }
+
+
+def read_images(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file of `write_fits` by the name of their extension, in the machine's byte order.
+
+    Raises
+    ------
+    InputError
+        When there is no such file or it is not one of ours.
+    """
+    with _open(path) as hdus:
+        arrays = {hdu.name: np.asarray(hdu.data) for hdu in hdus[1:] if hdu.data is not None}
+        return {name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()}
+
+
+def compare_fits(a: str | os.PathLike[str], b: str | os.PathLike[str], rtol: float = 0.0) -> list[str]:
+    """How two files of `write_fits` differ.
+
+    Parameters
+    ----------
+    a, b
+        The file and the one it is compared with.
+    rtol
+        Largest difference allowed, in units of the largest absolute value of the extension of `b`.
+
+    Returns
+    -------
+    list of str
+        One line for each extension that differs; empty for the same bytes (see `same_bytes`) and where all
+        arrays agree within `rtol`.
+
+    Raises
+    ------
+    InputError
+        When a file does not exist or is not one of ours.
+    """
+    if same_bytes(a, b):
+        return []
+    one, two = read_images(a), read_images(b)
+    lines = [
+        f"{name}: only in {a if name in one else b}"
+        for name in [*one, *two]
+        if (name in one) != (name in two)
+    ]
+    for name in (n for n in one if n in two):
+        x, y = one[name].astype(float), two[name].astype(float)
+        if x.shape != y.shape:
+            lines.append(f"{name}: shape {x.shape} against {y.shape}")
+            continue
+        if (np.isnan(x) != np.isnan(y)).any():
+            lines.append(
+                f"{name}: not a number at different pixels ({int((np.isnan(x) != np.isnan(y)).sum())})"
+            )
+            continue
+        away = float(np.nanmax(np.abs(x - y), initial=0.0))
+        scale = float(np.nanmax(np.abs(y), initial=0.0)) or 1.0
+        if not away <= rtol * scale:
+            lines.append(
+                f"{name}: largest difference {away / scale:.2g} of the largest value, allowed {rtol:.2g}"
+            )
+    return lines
+
+
+def same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+    """Whether two files hold the same bytes.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read.
+    """
+    digests = []
+    for path in (a, b):
+        try:
+            with open(path, "rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    return digests[0] == digests[1]
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    """Open a file and make sure that it is one of ours."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist or is not a file: give a file that invprob wrote")
+    try:
+        hdus: Any = fits.open(path, memmap=False, lazy_load_hdus=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as FITS: give a file that invprob wrote") from error
+    if hdus[0].header.get("PROGRAM") != "invprob":
+        hdus.close()
+        raise InputError(f"{path} was not written by invprob: its header has no record of a run")
+    return hdus

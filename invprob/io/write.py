@@ -1,0 +1,378 @@
+"""Write a result as one multi-extension FITS file from whose header the run can be repeated."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import warnings
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from invprob.errors import OutputError
+from invprob.files import atomic_write, check_writable
+from invprob.io.wcs import coordinates, is_coordinate, refine_header
+from invprob.observation import Frame, Observation
+from invprob.result import Estimate, Samples
+from invprob.units import is_surface_brightness
+
+Provenance = Mapping[str, tuple[Any, str]]
+
+# not EQUINOX for equinox: that keyword is the equinox of the sky coordinates
+VERSION_KEYS = {
+    "VERJAX": "jax",
+    "VERJAXLB": "jaxlib",
+    "VEREQX": "equinox",
+    "VERLINEX": "lineax",
+    "VEROPTAX": "optax",
+    "VERNUMPY": "numpy",
+    "VERASTRO": "astropy",
+}
+_STRUCTURE = re.compile(
+    r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK|BUNIT|END|EXTNAME"
+    r"|EXTVER|EXTLEVEL|INHERIT|CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM|CONTINUE|PTYPE\d+|PSCAL\d+|PZERO\d+|TFIELDS"
+    r"|T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM)\d+|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+|NAME\d+|VAL\d+"
+    r"|QUANTIZ|DITHER0|SIMPLE|EXTEND|TENSION|PCOUNT|GCOUNT|BLANK)|FZALGOR|FZTILE|DATAMIN|DATAMAX)$"
+)
+# cards of an earlier run, where the input was itself made here
+_OURS = {
+    "PROGRAM",
+    "VERSION",
+    "REFINE",
+    "STATTXT",
+    "CHI2EDOF",
+    "NOERR",
+    "NDRAWS",
+    "SEED",
+    "CONFHASH",
+    "CONFIG",
+}
+_WHEN = ("DATE-", "MJD-", "TIMESYS", "OBSGEO")
+_NUMBERED = re.compile(r"^(INROLE|INFILE|INEXT|INSHA|WARN)\d+$")
+
+
+def write_fits(
+    result: Estimate,
+    path: str | os.PathLike[str],
+    *,
+    observation: Observation | None = None,
+    frame: Frame | None = None,
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a result as one FITS file.
+
+    | extension | content |
+    |---|---|
+    | PRIMARY | no data; provenance, then the cards of the input image |
+    | SCI | the estimate: flux per latent pixel on exactly the footprint of the data |
+    | ERR | its standard deviation; where there is none the card NOERR says how to get one |
+    | DQ | bit 1: no valid datum lies over this latent pixel |
+    | MODEL | noiseless data that the estimate predicts, on the grid of the data |
+    | RESID | (data - model) / sigma, NaN where no datum is valid |
+    | PSF | the kernel used, at the latent pixel |
+    | DRAWS | draws of the posterior (draw, y, x), float32 |
+
+    Parts that the result does not have are left out. The same result gives the same bytes (no date).
+
+    Parameters
+    ----------
+    result
+        What an inference gave.
+    path
+        File to write; with the ending ``.gz`` it is compressed.
+    observation
+        The data, for the cards, the inputs and the noise; None for a result made by hand.
+    frame
+        The latent grid; default that of the result.
+    config
+        The configuration, of what JSON can hold. It is stored with its SHA-256.
+    seed, device
+        Seed of the random numbers and the device of the run, in words.
+    provenance
+        Further cards: keyword -> (value, comment).
+    overwrite
+        Whether a file that exists may be replaced; an input file never is.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    OutputError
+        When the file exists or cannot be written, or the result has no image, one of the wrong shape, or
+        values that are not finite. No file is left behind.
+    """
+    path = Path(path)
+    check_writable(path, overwrite)
+    for source in observation.inputs if observation else ():
+        if path.exists() and os.path.exists(source.path) and os.path.samefile(path, source.path):
+            raise OutputError(f"{path} is an input of this run and is not replaced: choose another name")
+    frame = frame or result.frame or (observation.frame if observation else None)
+    _check(result, frame, path)
+    with warnings.catch_warnings():
+        # what is wrong with the cards of the input is said once below, not by astropy card by card
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
+        notes: list[str] = list(observation.warnings) if observation else []
+        said = len(notes)
+        hdus = _extensions(result, frame, observation, notes)
+        primary = _provenance(result, frame, observation, config, seed, device, provenance or {})
+        inputs = _input_cards(frame, {str(k) for k in primary}, notes)
+        for i, note in enumerate(notes, 1):
+            _put(primary, f"WARN{i}", note, "")
+        if inputs:
+            primary.append(fits.Card("COMMENT", "Cards of the input image:"), end=True)
+            primary.extend(inputs, unique=False, end=True)
+        hdulist = fits.HDUList([fits.PrimaryHDU(header=primary), *hdus])
+        hdulist.update_extend()
+        for hdu in list[Any](hdulist):
+            hdu.add_checksum(when="by invprob")  # astropy would write the time: the bytes are to be the same
+        with atomic_write(path, overwrite) as stream:
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
+                    hdulist.writeto(packed)
+            else:
+                hdulist.writeto(stream)
+    for note in notes[said:]:
+        warnings.warn(f"{path.name}: {note}", stacklevel=2)
+    return path
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A configuration as one line of JSON, the same for equal configurations."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # quotes and ampersands, which readers of long FITS strings stumble over, occur only inside JSON's strings
+    return text.replace("'", "\\u0027").replace("&", "\\u0026")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of `config_text`, as the card CONFHASH has it."""
+    return hashlib.sha256(config_text(config).encode()).hexdigest()
+
+
+def package_version(package: str) -> str:
+    """Version of an installed package, without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
+    """Refuse a result that would make a wrong file."""
+    if result.image is None:
+        raise OutputError(f"{path} was not written: the result has no image")
+    if frame is not None:
+        shape = tuple(frame.factor * n for n in frame.data_shape)
+        draws = result.draws if isinstance(result, Samples) else None
+        latent = {"image": result.image, "std": result.std, "inpainted": result.inpainted}
+        if draws is not None:
+            latent["draws"] = draws[0]
+        for name, array in latent.items():
+            if array is not None and np.shape(array) != shape:
+                raise OutputError(
+                    f"{path} was not written: {name} has shape {np.shape(array)}, not {shape} as the frame"
+                )
+        for name, array in {"model": result.model, "residual": result.residual}.items():
+            if array is not None and np.shape(array) != tuple(frame.data_shape):
+                raise OutputError(
+                    f"{path} was not written: {name} has shape {np.shape(array)}, the data {frame.data_shape}"
+                )
+    for name in ("image", "std", "model", "residual"):
+        array = getattr(result, name)
+        if array is None:
+            continue
+        array = np.asarray(array)
+        bad = np.isinf(array) if name == "residual" else ~np.isfinite(array)
+        if bad.any():
+            raise OutputError(
+                f"{path} was not written: {int(bad.sum())} values of the {name} are not finite"
+                f" (the run's status: {result.status.value})"
+            )
+
+
+def _extensions(
+    result: Estimate, frame: Frame | None, observation: Observation | None, notes: list[str]
+) -> list[fits.ImageHDU]:
+    """The image extensions that the result has."""
+    unit = frame.unit if frame else ""
+    latent, data = _grid(frame, frame.factor if frame else 1, notes), _grid(frame, 1, [])
+    kind = "surface brightness" if is_surface_brightness(unit) else "flux per pixel"
+    scale = frame.pixel_scale / frame.factor if frame and frame.pixel_scale else None
+    inpainted = result.inpainted
+    if inpainted is None and observation is not None:
+        inpainted = np.kron(~observation.valid, np.ones((frame.factor if frame else 1,) * 2, dtype=bool))
+
+    def hdu(name: str, array: Any, grid: fits.Header | None, dtype: str | None, *cards: tuple[str, Any, str]):
+        array = np.asarray(array)
+        dtype = dtype or ("float32" if array.dtype == np.float32 else "float64")
+        made = fits.ImageHDU(np.ascontiguousarray(array, dtype=dtype), header=grid, name=name)
+        for keyword, value, comment in cards:
+            _put(made.header, keyword, value, comment)
+        return made
+
+    bunit = (("BUNIT", unit, kind),) if unit else ()
+    out = [hdu("SCI", result.image, latent, None, *bunit)]
+    if result.std is not None:
+        out.append(hdu("ERR", result.std, latent, None, *bunit))
+    if inpainted is not None:
+        out.append(
+            hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it"))
+        )
+    if result.model is not None:
+        out.append(hdu("MODEL", result.model, data, None, *bunit))
+    if result.residual is not None:
+        out.append(
+            hdu("RESID", result.residual, data, None, ("CONTENT", "(data - model) / sigma", "NaN: not valid"))
+        )
+    if result.kernel is not None:
+        pixel = (("PIXSCALE", scale, "[arcsec] latent pixel"),) if scale else ()
+        total = float(np.asarray(result.kernel, dtype=float).sum())
+        out.append(hdu("PSF", result.kernel, None, None, *pixel, ("PIXSUM", total, "sum of the kernel")))
+    if isinstance(result, Samples) and result.draws is not None:
+        out.append(hdu("DRAWS", result.draws, latent, "float32", *bunit))
+    return out
+
+
+def _grid(frame: Frame | None, factor: int, notes: list[str]) -> fits.Header:
+    """The cards that say where the pixels of a grid are."""
+    out = fits.Header()
+    if frame is None:
+        return out
+    if frame.header is not None:
+        refined, more = refine_header(frame.header, factor)
+        out = coordinates(refined)
+        notes.extend(more)
+    if frame.pixel_scale:
+        out["PIXSCALE"] = (frame.pixel_scale / factor, "[arcsec] side of a pixel")
+    return out
+
+
+def _provenance(
+    result: Estimate,
+    frame: Frame | None,
+    observation: Observation | None,
+    config: Mapping[str, Any] | None,
+    seed: int | None,
+    device: str | None,
+    more: Provenance,
+) -> fits.Header:
+    """What has to be known to judge the result and to repeat the run."""
+    dof = result.effective_dof
+    cards: dict[str, tuple[Any, str]] = {
+        "PROGRAM": ("invprob", "Bayesian deconvolution"),
+        "VERSION": (package_version("invprob"), "of invprob"),
+        "REFINE": (frame.factor if frame else None, "latent pixels on a side of a data pixel"),
+        "STATUS": (result.status.name, "how the run ended"),
+        "STATTXT": (result.status.value, ""),
+        "SOLVER": (result.solver, "algorithm"),
+        "REASON": (result.reason, ""),
+        "STEPS": (result.steps, "steps taken"),
+        "CHI2": (result.chi2, "sum of the squared residuals in sigmas"),
+        "NDATA": (result.num_data, "valid data"),
+        "REDCHI2": (result.reduced_chi2, "CHI2 / NDATA"),
+        "EDOF": (dof, "effective degrees of freedom"),
+        "CHI2EDOF": (result.chi2 / dof if dof else None, "CHI2 / EDOF"),
+        "NOISESRC": (observation.noise_source if observation else None, ""),
+    }
+    if result.std is None:
+        cards["NOERR"] = (result.no_std or "this method gives no error", "")
+    if isinstance(result, Samples) and result.draws is not None:
+        cards["NDRAWS"] = (len(result.draws), "draws in DRAWS")
+    cards |= dict(result.cards) | dict(more)
+    cards |= {"SEED": (seed, "of the random numbers")} if seed is not None else {}
+    cards |= {"DEVICE": (device, "")} if device is not None else {}
+    cards["PYVERS"] = (platform.python_version(), "Python")
+    cards |= {key: (package_version(name), name) for key, name in VERSION_KEYS.items()}
+    for i, source in enumerate(observation.inputs if observation else (), 1):
+        cards[f"INROLE{i}"] = (source.role, "what the input is")
+        cards[f"INFILE{i}"] = (source.path, "")
+        cards[f"INEXT{i}"] = (source.extension, "its extension")
+        cards[f"INSHA{i}"] = (source.sha256, "")
+    if config is not None:
+        cards["CONFHASH"] = (config_hash(config), "")
+    header = fits.Header()
+    for keyword, (value, comment) in cards.items():
+        if value is not None:
+            _put(header, keyword, value, comment)
+    if config is not None:
+        header["CONFIG"] = config_text(config)
+    return header
+
+
+def _put(header: fits.Header, keyword: str, value: Any, comment: str) -> None:
+    """Set a card to any scalar or text; what FITS cannot hold becomes text (see `escape`)."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        value = str(value)
+    if not isinstance(value, bool | int | float):
+        value = escape(str(value))
+    # a comment after a long text would be moved into further CONTINUE cards: only where it fits
+    room = 45 if not isinstance(value, str) else 64 - len(value.replace("'", "''"))
+    comment = escape(comment)
+    if keyword.upper() in header:
+        header.remove(keyword.upper(), remove_all=True)
+    header[keyword.upper()] = (value, comment if len(comment) <= max(room, 0) else comment[: max(room, 0)])
+
+
+def escape(text: str) -> str:
+    """Any text as printable ASCII, which is all that a FITS header can hold."""
+    text = text.encode("unicode_escape").decode("ascii")
+    # in a text of several cards quotes and ampersands are misread by some, astropy included
+    return text.replace("'", "\\x27").replace("&", "\\x26") if len(text) > 60 else text
+
+
+def unescape(text: str) -> str:
+    """The text that `escape` was given; other text is returned as it is where it is no valid escape."""
+    try:
+        return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError:
+        return text
+
+
+def _input_cards(frame: Frame | None, ours: set[str], notes: list[str]) -> list[fits.Card]:
+    """The cards of the input that tell of the observation, not of the layout of the file or its pixels."""
+    if frame is None or frame.header is None:
+        return []
+    kept: list[fits.Card] = []
+    dropped: list[str] = []
+    for original in frame.header.cards:
+        keyword = "an unreadable card"
+        try:
+            keyword = str(original.keyword)
+            position = is_coordinate(keyword) and not keyword.startswith(_WHEN)
+            if keyword in ours or position or _STRUCTURE.match(keyword) or _NUMBERED.match(keyword):
+                continue
+            if keyword in VERSION_KEYS or keyword in _OURS:
+                continue
+            card = copy(original)
+            card.verify("silentfix+exception")
+            image = str(card)
+            if not image.isascii() or not image.isprintable():
+                raise ValueError
+            card = fits.Card.fromstring(image)
+            _ = card.value, card.comment
+        except (fits.VerifyError, ValueError, UnicodeError):
+            dropped.append(keyword)
+            continue
+        if keyword or str(card.value).strip():
+            kept.append(card)
+    if dropped:
+        names = ", ".join(dict.fromkeys(dropped))
+        notes.append(f"cards of the input that break the FITS standard were not copied: {names}")
+    return kept
