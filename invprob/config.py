@@ -20,6 +20,7 @@ class InputConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    image: str | None = Field(None, description="image file FILE[EXT,plane]")
     psf: str | None = Field(None, description="PSF file FILE[EXT], 'none' to denoise; default: the image file's own")
     variance: str | None = Field(None, description="noise file FILE[EXT]: variance, standard deviation or weight")
     noise_std: float | None = Field(None, gt=0, description="noise standard deviation in the data's unit")
@@ -105,6 +106,11 @@ class Config(BaseModel):
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """A configuration from `to_json`."""
+        return cls.make(**json.loads(text))
 
     @property
     def hash(self) -> str:

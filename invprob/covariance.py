@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from invprob.operators.base import AbstractLinearOperator, Structure, vdot, zeros
+from invprob.operators.base import AbstractLinearOperator, Structure, total, vdot, zeros
 from invprob.operators.convolve import CircularConvolve
 from invprob.operators.fourier import FourierSynthesis, half_shape
 from invprob.operators.pointwise import Multiply
@@ -59,7 +59,7 @@ class AbstractCovariance(eqx.Module):
         """The logarithm of the determinant."""
 
     @abstractmethod
-    def masked(self, valid: Bool[Array, "..."]) -> AbstractCovariance:
+    def masked(self, valid: Bool[Array, ...]) -> AbstractCovariance:
         """The covariance of the valid elements alone; the others carry no weight.
 
         Raises
@@ -130,8 +130,8 @@ class Diagonal(AbstractCovariance):
         the log-determinant. None: all count.
     """
 
-    variance: Float[Array, "..."]
-    valid: Bool[Array, "..."] | None = None
+    variance: Float[Array, ...]
+    valid: Bool[Array, ...] | None = None
 
     def __init__(self, variance, valid=None):
         self.variance = jnp.asarray(variance)
@@ -300,7 +300,7 @@ class Blocks(AbstractCovariance):
         return self._each("root")
 
     def logdet(self):
-        return sum(jax.tree.leaves(self._map(lambda part: part.logdet())), start=jnp.zeros(()))
+        return total(self._map(lambda part: part.logdet()))
 
     def masked(self, valid):
         return Blocks(self._map(lambda part, good: part.masked(good), valid))

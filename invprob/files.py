@@ -78,9 +78,7 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Non
     if not parent.is_dir():
         raise OutputError(f"cannot write {path}: the directory {parent} does not exist; make it first")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"cannot write {path}: no permission in the directory {parent}; choose another place"
-        )
+        raise OutputError(f"cannot write {path}: no permission in the directory {parent}; choose another place")
 
 
 def _create(name: str, flags: int) -> int:

@@ -161,13 +161,9 @@ class Observation:
         if self.frame is None:
             object.__setattr__(self, "frame", Frame(self.data.shape))
         if self.frame.data_shape != self.data.shape:
-            raise InputError(
-                f"the frame is {self.frame.data_shape}, the data {self.data.shape}: they must agree"
-            )
+            raise InputError(f"the frame is {self.frame.data_shape}, the data {self.data.shape}: they must agree")
         if not self.valid.any():
-            raise NoUsablePixelsError(
-                "no usable pixel: all are masked, not a number or without a positive variance"
-            )
+            raise NoUsablePixelsError("no usable pixel: all are masked, not a number or without a positive variance")
         good = np.isfinite(self.data) & np.isfinite(self.variance) & (self.variance > 0)
         if (self.valid & ~good).any():
             n = int((self.valid & ~good).sum())

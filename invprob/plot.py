@@ -184,11 +184,7 @@ def _masked_map(name: str) -> Colormap:
 
 def _unit(unit: str) -> str:
     """A unit short enough for a colour bar."""
-    unit = (
-        " ".join(re.sub(r"\([^()]*[a-z]{2}[^()]*\)\s*$", "", unit).split())
-        if len(unit) > 24
-        else unit.strip()
-    )
+    unit = " ".join(re.sub(r"\([^()]*[a-z]{2}[^()]*\)\s*$", "", unit).split()) if len(unit) > 24 else unit.strip()
     return unit if len(unit) <= 32 else unit[:31] + "…"
 
 

@@ -83,8 +83,7 @@ class Posterior(eqx.Module):
             return None
         if not isinstance(like.operator, AbstractLinearOperator):
             return None
-        data = like.data - like.operator(gaussian.mean)
-        return LinearGaussian(like.operator, data, like.noise, gaussian.mean, gaussian.covariance)
+        return LinearGaussian(like.operator, like.data, like.noise, gaussian.offset, gaussian.covariance)
 
     def pullback(self, T: AbstractOperator) -> Pullback:
         """The posterior in coordinates c, ``x = T(c)``; for a linear T the density only changes by a constant."""
@@ -92,9 +91,10 @@ class Posterior(eqx.Module):
 
     def whiten(self) -> Pullback:
         """The posterior in the coordinates in which the prior is N(0, I)."""
-        if not isinstance(self.prior, HasTransform):
-            raise TypeError(f"{type(self.prior).__name__} has no transform from white noise")
-        return Pullback(self, self.prior.transform)
+        prior = self.prior.as_gaussian() or self.prior
+        if not isinstance(prior, HasTransform):
+            raise TypeError(f"{type(prior).__name__} has no transform from white noise")
+        return Pullback(self, prior.transform)
 
 
 class Pullback(eqx.Module):
@@ -121,18 +121,27 @@ class LinearGaussian(eqx.Module):
     operator
         Linear forward operator A.
     data
-        Data less the prediction of the prior's mean, zero where not valid.
+        Data, zero where not valid.
     noise, covariance
         Covariances N of the noise and S of u.
     mean
-        Mean of the prior.
+        Mean of the prior, None for zero.
     """
 
     operator: AbstractLinearOperator
     data: Array
     noise: AbstractCovariance
-    mean: PyTree
+    mean: PyTree | None
     covariance: AbstractCovariance
+
+    @property
+    def centred(self) -> Array:
+        """y, the data less the prediction of the prior's mean."""
+        return self.data if self.mean is None else self.data - self.operator.apply(self.mean)
+
+    def shifted(self, u: PyTree) -> PyTree:
+        """``x = mean + u``."""
+        return u if self.mean is None else jax.tree.map(jnp.add, self.mean, u)
 
     @property
     def precision(self) -> Precision:
@@ -141,11 +150,12 @@ class LinearGaussian(eqx.Module):
 
     def right_hand_side(self) -> PyTree:
         """``A.T N^-1 y``."""
-        return self.operator.adjoint(self.noise.inv(self.data))
+        return self.operator.adjoint(self.noise.inv(self.centred))
 
     def null_objective(self) -> Float[Array, ""]:
         """``y.T N^-1 y / 2``, the objective at u = 0."""
-        return 0.5 * vdot(self.data, self.noise.inv(self.data))
+        y = self.centred
+        return 0.5 * vdot(y, self.noise.inv(y))
 
     def circulant(self) -> AbstractCovariance:
         """The posterior covariance approximated within the class of the prior's: the solver's preconditioner.
@@ -167,9 +177,9 @@ class LinearGaussian(eqx.Module):
         return self.covariance.updated(row, treedef.unflatten(curvature))
 
     def pulled_back(self, T: AbstractLinearOperator) -> LinearGaussian:
-        """The same system in coordinates c, ``u = T c``; its mean stays that of x."""
+        """The system of c, ``u = T c``: the same data, centred."""
         operator = compose(self.operator, T)
-        return LinearGaussian(operator, self.data, self.noise, self.mean, self.covariance.pulled_back(T))
+        return LinearGaussian(operator, self.centred, self.noise, None, self.covariance.pulled_back(T))
 
 
 class Precision(AbstractLinearOperator):

@@ -128,8 +128,7 @@ class PSF:
         edge = float(border.max() / array.max())
         if edge > EDGE_LIMIT and array.size > 1:
             warnings.append(
-                f"the PSF is cut off: its edge reaches {100 * edge:.1f} % of its peak, so flux in the wings "
-                "is lost"
+                f"the PSF is cut off: its edge reaches {100 * edge:.1f} % of its peak, so flux in the wings is lost"
             )
         return cls(array, pixel_scale, oversampling, includes_pixel, tuple(warnings))
 
@@ -227,13 +226,7 @@ class PSF:
         return None if self.pixel_scale is None else self.fwhm * self.pixel_scale
 
     def oversampling_on(self, frame: Frame) -> float:
-        """PSF pixels on a side of a data pixel of `frame`.
-
-        Raises
-        ------
-        InputError
-            When the PSF is coarser than the data.
-        """
+        """PSF pixels on a side of a data pixel of `frame`; an `InputError` when they are coarser."""
         ratio = self.oversampling
         if ratio is None:
             known = self.pixel_scale and frame.pixel_scale
@@ -272,13 +265,7 @@ class PSF:
 
 
 def snapped_oversampling(ratio: float) -> float:
-    """`ratio` of data to PSF pixel, as a whole number where it is one but for a rounded header.
-
-    Raises
-    ------
-    InputError
-        When the PSF is coarser than the data.
-    """
+    """`ratio` of data to PSF pixel, whole where it is but for a rounded header; an `InputError` below one."""
     whole = round(ratio)
     if whole >= 1 and abs(ratio - whole) <= SAME_SCALE:
         return float(whole)
@@ -390,8 +377,6 @@ def _kernel(psf: PSF, factor: int, oversampling: float) -> np.ndarray:
         reach = math.ceil((n / step - 1) / 2 - 1e-9)
         matrices.append(_interpolation(n, step * np.arange(-reach, reach + 1), response))
     kernel = matrices[0] @ psf.image @ matrices[1].T
-    if kernel.sum() <= 0:
-        raise InputError("the PSF cannot be resampled to the latent pixel: it is too poorly sampled")
     kernel *= psf.image.sum() / kernel.sum()
     kernel.setflags(write=False)
     return kernel
@@ -402,8 +387,6 @@ def _fwhm(psf: PSF) -> float:
     image = psf.image
     rough = 2 * math.sqrt((image > image.max() / 2).sum() / math.pi)
     fine = math.ceil(60 / rough)
-    if fine == 1:
-        return rough
     # the core alone, on a finer grid; wide enough that its edge does not ring into it
     y, x = np.unravel_index(image.argmax(), image.shape)
     half = math.ceil(3 * rough) + 3

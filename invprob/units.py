@@ -8,9 +8,7 @@ from typing import Any
 
 import astropy.units as u
 
-_PER_AREA = re.compile(
-    r"/\s*(sr|arcsec|arcmin|deg|sq|square|beam)|\b(sr|arcsec|arcmin|deg)\s*(\^|\*\*)?\(?-[12]", re.I
-)
+_PER_AREA = re.compile(r"/\s*(sr|arcsec|arcmin|deg|sq|square|beam)|\b(sr|arcsec|arcmin|deg)\s*(\^|\*\*)?\(?-[12]", re.I)
 
 
 def is_surface_brightness(unit: str) -> bool:

@@ -25,10 +25,6 @@ def test_frame_refines_then_pads():
         padded.refine(2)
 
 
-def test_frame_without_psf_has_no_border():
-    assert Frame((5, 5)).pad(None).border == ((0, 0), (0, 0))
-
-
 @pytest.mark.parametrize("factor", [0, -1, 1.5])
 def test_refine_needs_a_whole_number(factor):
     with pytest.raises(InputError, match="whole number"):

@@ -201,8 +201,6 @@ def test_real_images(tmp_path, file, plane):
         data, variance = (hdus[k].data[plane] if plane else hdus[k].data for k in ("SCI", "VAR"))
         frame = Frame(data.shape, hdus["SCI"].header["PIXSCALE"], header=hdus["SCI"].header)
         obs = Observation.from_arrays(data, variance, frame=frame)
-    result = Estimate(
-        None, Status.CONVERGED, "none", "", 0, 1.0, 1, image=obs.data, model=obs.data, frame=frame
-    )
+    result = Estimate(None, Status.CONVERGED, "none", "", 0, 1.0, 1, image=obs.data, model=obs.data, frame=frame)
     figure = plot_result(result, obs, tmp_path / "out.png")
     assert {c.get_axislabel() for c in panels(figure)[0].coords} == {"RA", "Dec"}

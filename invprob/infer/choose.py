@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance, Diagonal, Stationary
-from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, Wiener
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
@@ -17,7 +17,7 @@ from invprob.priors.base import HasLogProb, capabilities
 def _uniform(noise: AbstractCovariance) -> bool:
     if isinstance(noise, Stationary):
         return True
-    if not isinstance(noise, Diagonal) or isinstance(noise.variance, jax.core.Tracer):
+    if not isinstance(noise, Diagonal) or isinstance(noise.variance, Tracer):
         return False
     variance = np.asarray(noise.variance)
     everywhere = noise.valid is None or bool(np.all(noise.valid))
@@ -39,6 +39,11 @@ def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
         circulant = isinstance(operator, CircularConvolve | Identity)
         if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(post.likelihood.noise):
             return Wiener(), "circulant operator, stationary noise and prior: closed form, one FFT pair"
+        if (two := TwoGrid.fitting(post, rtol)) is not None:
+            return two, (
+                "convolution and mask, Gaussian noise and stationary prior: conjugate gradients on a grid of "
+                f"{two.coarse[0]} x {two.coarse[1]}, corrected on the fine one"
+            )
         return (
             ConjugateGradient(rtol=rtol),
             "linear operator, Gaussian noise and prior: conjugate gradients in circulant posterior coordinates",

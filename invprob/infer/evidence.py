@@ -23,6 +23,7 @@ import scipy.optimize
 import scipy.signal
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
+from scipy.linalg.lapack import dpotri  # type: ignore[attr-defined]
 
 from invprob.covariance import Diagonal, dense_operator
 from invprob.operators.base import Adjoint, compose
@@ -118,7 +119,7 @@ def log_evidence(post: Posterior) -> float:
         good = _good(system)
         signal = signal_covariance(system)[np.ix_(good, good)]
         variance = np.asarray(system.noise.variance).ravel()[good]  # type: ignore[attr-defined]
-        value, _, _ = _density(signal, variance, np.asarray(system.data).ravel()[good])
+        value, _, _ = _density(signal, variance, np.asarray(system.centred).ravel()[good])
         return value
 
 
@@ -148,27 +149,60 @@ def _density(signal, variance, y):
     return -0.5 * y @ alpha - half_logdet - 0.5 * len(y) * np.log(2 * np.pi), factor, alpha
 
 
+def _parts(hierarchy: Hierarchy, t):
+    """Lag covariance, noise variance and data at flat theta."""
+    unravel = ravel_pytree(hierarchy.start)[1]
+    system = _system(hierarchy.build(unravel(t)))
+    return lag_covariance(system), system.noise.variance, system.centred  # type: ignore[attr-defined]
+
+
+@eqx.filter_jit
+def _parts_and_slopes(hierarchy: Hierarchy, t):
+    return _parts(hierarchy, t), jax.jacfwd(lambda at: _parts(hierarchy, at))(t)
+
+
+@eqx.filter_jit
+def _whittle(hierarchy: Hierarchy, window, pairs, t):
+    """Debiased Whittle log-likelihood and its gradient."""
+    ny, nx = window.shape
+
+    def value(at):
+        table, variance, y = _parts(hierarchy, at)
+        full = jnp.concatenate([table[:0:-1, ::-1], table]) * pairs
+        folded = jnp.zeros((ny, nx)).at[_wrapped(ny)[:, None], _wrapped(nx)[None]].add(full)
+        expected = jnp.fft.rfft2(folded).real + jnp.sum(jnp.where(window > 0, variance, 0))
+        observed = jnp.abs(jnp.fft.rfft2(jnp.where(window > 0, y, 0))) ** 2
+        columns = np.full(nx // 2 + 1, 1.0)
+        columns[1 : (nx + 1) // 2] = 2.0
+        expected = jnp.maximum(expected, 1e-12 * jnp.max(expected))
+        terms = jnp.log(2 * jnp.pi * expected / (ny * nx)) + observed / expected
+        return -0.5 * jnp.sum(columns * terms)
+
+    return jax.value_and_grad(value)(t)
+
+
 class _Exact:
     """The exact evidence and its gradient as a function of flat theta."""
 
     name = "exact"
 
-    def __init__(self, parts: Callable, system: LinearGaussian):
-        self.parts = jax.jit(lambda t: (parts(t), jax.jacfwd(parts)(t)))
+    def __init__(self, hierarchy: Hierarchy, system: LinearGaussian):
+        self.hierarchy = hierarchy
         self.good = _good(system)
-        ny, nx = system.data.shape
+        nx = system.data.shape[1]
         dy, dx = _lags(self.good, self.good, nx)
         self.flat = dy * (2 * nx - 1) + dx
 
     def __call__(self, t):
-        (table, variance, y), (d_table, d_variance, d_y) = jax.tree.map(np.asarray, self.parts(t))
+        both = jax.tree.map(np.asarray, _parts_and_slopes(self.hierarchy, jnp.asarray(t)))
+        (table, variance, y), (d_table, d_variance, d_y) = both
         n = len(t)
         variance, y = variance.ravel()[self.good], y.ravel()[self.good]
         value, factor, alpha = _density(table.ravel()[self.flat], variance, y)
-        inverse, info = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        inverse, info = dpotri(factor, lower=1, overwrite_c=1)
         if info:
             raise np.linalg.LinAlgError("dpotri failed")
-        # d log p = tr((alpha alpha.T - C^-1) dC) / 2 + alpha.(dC-independent part): summed by lag first
+        # d log p = tr((alpha alpha.T - C^-1) dC) / 2 - alpha.dy, the trace summed by lag first
         lower = np.tril(np.outer(alpha, alpha) - inverse)
         diagonal = np.diag(lower).copy()
         lower[np.diag_indices_from(lower)] *= 0.5
@@ -184,29 +218,15 @@ class _Whittle:
 
     name = "whittle"
 
-    def __init__(self, parts: Callable, system: LinearGaussian):
-        ny, nx = system.data.shape
-        window = np.zeros(ny * nx)
+    def __init__(self, hierarchy: Hierarchy, system: LinearGaussian):
+        window = np.zeros(system.data.size)
         window[_good(system)] = 1
-        pairs = _autocorrelation(window.reshape(ny, nx))
-        valid = jnp.asarray(window.reshape(ny, nx))
-
-        def value(t):
-            table, variance, y = parts(t)
-            full = jnp.concatenate([table[:0:-1, ::-1], table]) * pairs
-            folded = jnp.zeros((ny, nx)).at[_wrapped(ny)[:, None], _wrapped(nx)[None]].add(full)
-            expected = jnp.fft.rfft2(folded).real + jnp.sum(valid * variance)
-            observed = jnp.abs(jnp.fft.rfft2(valid * y)) ** 2
-            columns = np.full(nx // 2 + 1, 1.0)
-            columns[1 : (nx + 1) // 2] = 2.0
-            expected = jnp.maximum(expected, 1e-12 * jnp.max(expected))
-            terms = jnp.log(2 * jnp.pi * expected / (ny * nx)) + observed / expected
-            return -0.5 * jnp.sum(columns * terms)
-
-        self.function = jax.jit(jax.value_and_grad(value))
+        window = window.reshape(system.data.shape)
+        self.hierarchy, self.window = hierarchy, jnp.asarray(window)
+        self.pairs = _autocorrelation(window)
 
     def __call__(self, t):
-        value, gradient = self.function(t)
+        value, gradient = _whittle(self.hierarchy, self.window, self.pairs, jnp.asarray(t))
         return float(value), np.asarray(gradient)
 
 
@@ -219,7 +239,11 @@ def _wrapped(n):
 
 
 def maximise_evidence(
-    hierarchy: Hierarchy, *, exact_limit: int = EXACT_LIMIT, starts: int = 4, note: Callable[[str], Any] | None = None
+    hierarchy: Hierarchy,
+    *,
+    exact_limit: int = EXACT_LIMIT,
+    starts: int = 4,
+    note: Callable[[str], Any] | None = None,
 ) -> Evidence:
     """The hyperparameters that maximise the marginal likelihood within their bounds.
 
@@ -250,13 +274,9 @@ def maximise_evidence(
                 "give the strength by hand"
             )
 
-        def parts(t):
-            s = _system(hierarchy.build(unravel(t)))
-            return lag_covariance(s), s.noise.variance, s.data  # type: ignore[attr-defined]
-
-        whittle = _Whittle(parts, system)
+        whittle = _Whittle(hierarchy, system)
         use_exact = len(_good(system)) <= exact_limit
-        objective = _Exact(parts, system) if use_exact else whittle
+        objective = _Exact(hierarchy, system) if use_exact else whittle
         best, count = _search(objective, whittle, np.asarray(start), lower, upper, starts, note)
         return Evidence(unravel(jnp.asarray(best.x)), -float(best.fun), objective.name, count)
 

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from invprob.infer.choose import choose_solver
 from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure
-from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, Wiener
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
 from invprob.operators.base import precision_of
 from invprob.posterior import Posterior
-from invprob.result import Estimate
+from invprob.result import Estimate, Status
 
 NAMES: dict[str, Callable[[float], AbstractSolver]] = {
     "wiener": lambda rtol: Wiener(),
@@ -90,9 +90,12 @@ def find_map(
     run = iterate(
         solver, post, x0, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint
     )  # fmt: skip
+    if isinstance(solver, TwoGrid) and run.status is Status.STALLED and method == "auto":
+        solver, reason = ConjugateGradient(rtol=rtol), f"{reason}; which stalled: conjugate gradients from there"
+        run = iterate(solver, post, run.x, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint)
     return Estimate(
         x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
-        num_data=int(post.likelihood.num_data), history=run.history,
+        num_data=run.num_data, history=run.history,
         cards={"GAP": (run.gap, "estimated relative gap (f - f*) / f")},
     )  # fmt: skip
 
@@ -138,6 +141,37 @@ def solve(
     if solver is None:
         solver = Optax() if post.linear_gaussian() is None else ConjugateGradient()
     return _optimum(post, solver, x0, max_steps)
+
+
+def solve_many(posts: Posterior, solver: AbstractSolver | None = None, *, rtol: float = 1e-7, max_steps: int = 2000):
+    """`solve` for a batch of posteriors, one compiled loop in which each has its own stop.
+
+    Parameters
+    ----------
+    posts
+        Posteriors of one structure, their arrays stacked along a leading axis
+        (``jax.tree.map(lambda *a: jnp.stack(a), *posts)``).
+    solver
+        Default: conjugate gradients on two grids where the posteriors allow it, else on one.
+    rtol
+        Relative gap at which the default solver stops.
+    max_steps
+        Most steps of each.
+
+    Returns
+    -------
+    Solution
+        With a leading axis.
+    """
+    if solver is None:
+        solver = TwoGrid.fitting(posts, rtol, stacked=True) or ConjugateGradient(rtol=rtol)
+    return _solve_many(posts, solver, max_steps)
+
+
+@eqx.filter_jit
+def _solve_many(posts: Posterior, solver: AbstractSolver, max_steps: int) -> Solution:
+    # one after the other: a batch of FFTs is no faster than each alone on a CPU, and would run until the last is done
+    return jax.lax.map(lambda post: solve(post, solver, max_steps=max_steps), posts)
 
 
 @eqx.filter_custom_jvp

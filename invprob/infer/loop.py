@@ -25,7 +25,12 @@ from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING, STALLED, Abstr
 from invprob.posterior import Posterior
 from invprob.result import Status
 
-STATUS = {RUNNING: Status.MAX_STEPS, DONE: Status.CONVERGED, STALLED: Status.STALLED, NOT_FINITE: Status.NOT_FINITE}
+STATUS = {
+    RUNNING: Status.MAX_STEPS,
+    DONE: Status.CONVERGED,
+    STALLED: Status.STALLED,
+    NOT_FINITE: Status.NOT_FINITE,
+}
 CHUNK_SECONDS = 0.5  # how long a user waits for a progress line or for Ctrl-C to be heard
 
 
@@ -102,7 +107,7 @@ _advance = eqx.filter_jit(iterate_pure)
 @eqx.filter_jit
 def _look(solver: AbstractSolver, problem: Any, post: Posterior, state: State):
     x = solver.latent(problem, state)
-    return x, post.likelihood.chi2(x)
+    return x, post.likelihood.chi2(x), jnp.asarray(post.likelihood.num_data)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Run:
     steps: int
     gap: float
     chi2: float
+    num_data: int
     history: tuple[dict[str, float], ...]
 
 
@@ -147,7 +153,7 @@ def iterate(
         state = keep.load(state)
     watched = progress is not None or stop is not None
     length, history, interrupted, stopped = (8 if watched else 64), [], False, False
-    num_data, saved = float(post.likelihood.num_data), begun
+    saved = begun
     try:
         while True:
             done = int(state.metrics.step)
@@ -156,7 +162,7 @@ def iterate(
             state = jax.block_until_ready(_advance(solver, problem, state, until))
             step, now = int(state.metrics.step), time.monotonic()
             if watched:
-                line = _line(solver, problem, post, state, num_data, max_steps, now - begun)
+                line = _line(solver, problem, post, state, max_steps, now - begun)
                 history.append(vars(line))
                 if progress is not None:
                     progress(line)
@@ -174,16 +180,20 @@ def iterate(
             keep.save(state)
     if keep is not None and not interrupted:
         keep.remove()
-    x, chi2 = _look(solver, problem, post, state)
+    x, chi2, num_data = _look(solver, problem, post, state)
     code = int(state.metrics.code)
     status = Status.INTERRUPTED if interrupted else Status.CONVERGED if stopped else STATUS[code]
-    return Run(x, status, int(state.metrics.step), float(state.metrics.gap), float(chi2), tuple(history))
+    return Run(x, status, int(state.metrics.step), float(state.metrics.gap), float(chi2), int(num_data), tuple(history))
 
 
 def _line(solver, problem, post, state, num_data, max_steps, seconds) -> Progress:
     _, chi2 = _look(solver, problem, post, state)
     return Progress(
-        int(state.metrics.step), max_steps, float(state.metrics.gap), float(chi2) / max(num_data, 1.0), seconds
+        int(state.metrics.step),
+        max_steps,
+        float(state.metrics.gap),
+        float(chi2) / max(num_data, 1.0),
+        seconds,
     )
 
 

@@ -37,7 +37,9 @@ class FieldModel(eqx.Module):
 
 
 def field_hierarchy(
-    likelihood: likelihoods.Gaussian, shape: tuple[int, int], others: dict[str, priors.AbstractPrior] | None = None
+    likelihood: likelihoods.Gaussian,
+    shape: tuple[int, int],
+    others: dict[str, priors.AbstractPrior] | None = None,
 ) -> Hierarchy:
     """The hierarchy of the power spectrum's (amplitude, scale, slope), with a start and bounds from the data.
 

@@ -24,7 +24,7 @@ from astropy.io import fits
 
 from invprob.errors import InputError
 
-MAX_PIXELS = 2**25  # of one plane: data, variance and mask in float64 with their temporaries take about 1 GB
+MAX_PIXELS = 25_000_000  # of one plane: data, variance and mask in float64 with their temporaries take about 1 GB
 MAX_DECOMPRESSED = 2**29  # bytes of a gzipped file
 MAX_HEADER = 2**23  # bytes before the first END card
 CHECKSUM_UP_TO = 2**28  # bytes: verifying reads all data
@@ -121,13 +121,13 @@ class FitsFile:
         if not found:
             raise InputError(f"{self.path} has no extension {ext}: it has {self.contents()}")
         if number is not None and not any(is_image(hdus[i]) and planes_of(hdus[i]) for i in found):
-            found = [i for i in found if hdus[i].ver == number]
-            if not found:
+            same = [i for i in found if hdus[i].ver == number]
+            if not same and number > 0:
                 raise InputError(
                     f"{self.path}[{ext},{number}]: {ext} is no cube and has no version {number}; "
                     f"the file has {self.contents()}"
                 )
-            number = None
+            found, number = same or found, None
         if len(found) > 1:
             self.warnings.append(
                 f"{self.path} has {len(found)} extensions {ext}: the first was taken; "
@@ -173,8 +173,7 @@ class FitsFile:
             raise InputError(f"{where} has planes 0 to {count[0] - 1}: there is no plane {plane}")
         if shape[-1] * shape[-2] > MAX_PIXELS:
             raise InputError(
-                f"{where} has {shape[-2]} x {shape[-1]} pixels, more than fit in memory at once: cut out a "
-                "region"
+                f"{where} has {shape[-2]} x {shape[-1]} pixels, more than fit in memory at once: cut out a region"
             )
         key = [0] * (len(shape) - 2)
         if count and plane is not None:
@@ -258,9 +257,7 @@ def open_fits(path: str) -> Iterator[FitsFile]:
     changed = re.findall(r"(?:Check|Data)sum verification failed for HDU \('(\w*)', \d+\)", "; ".join(texts))
     if changed:
         names = ", ".join(dict.fromkeys(changed))
-        notes.append(
-            f"{path}: the checksum of {names} does not match: the file was changed after it was written"
-        )
+        notes.append(f"{path}: the checksum of {names} does not match: the file was changed after it was written")
     damage = [t for t in dict.fromkeys(texts) if "extra bytes" in t or "corrupted" in t]
     notes += [f"{path}: {text}" for text in damage]
     for index, lack in missing.items():
@@ -318,16 +315,16 @@ def _beginning(path: str) -> tuple[int, bytes]:
 
 
 def _decompressed(path: str, opener) -> bytes:
+    data = bytearray()
     try:
         with opener(path, "rb") as f:
-            data = f.read(MAX_DECOMPRESSED + 1)
+            while len(data) <= MAX_DECOMPRESSED and (chunk := f.read(1 << 20)):
+                data += chunk
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(
-            f"{path} is damaged: its compressed data end early or are wrong ({_line(error)})"
-        ) from None
+        raise InputError(f"{path} is damaged: its compressed data end early or are wrong ({_line(error)})") from None
     if len(data) > MAX_DECOMPRESSED:
         raise InputError(f"{path} holds more than {MAX_DECOMPRESSED >> 20} MB: decompress it first")
-    return data
+    return bytes(data)
 
 
 def _missing(source, length: int) -> dict[int, int]:

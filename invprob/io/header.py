@@ -69,12 +69,7 @@ def image_header(header: fits.Header, primary: fits.Header | None) -> fits.Heade
     for c in primary.cards if primary is not None else ():
         commentary = c.keyword in ("COMMENT", "HISTORY")
         own = not _STRUCTURE.fullmatch(c.keyword) and not _WORLD.fullmatch(c.keyword)
-        if (
-            own
-            and c.keyword
-            and (commentary or c.keyword not in out)
-            and "FITS (Flexible Image" not in str(c.value)
-        ):
+        if own and c.keyword and (commentary or c.keyword not in out) and "FITS (Flexible Image" not in str(c.value):
             _append(out, c)
     return out
 

@@ -27,9 +27,9 @@ def inspect_file(path: str | Path, **options: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``file, extension, shape, dtype, unit, pixel_scale`` (arcsec), ``wcs`` (projection, centre in degrees),
-        ``masked_fraction, noise`` (source, median sigma), ``sky`` (level and scatter), ``psf`` (shape, FWHM in
-        its own and in data pixels and arcsec, sum, oversampling), ``hdus, warnings``.
+        ``file, extension, shape, dtype, unit, pixel_scale`` (arcsec), ``wcs`` (projection, centre in
+        degrees), ``masked_fraction, noise`` (source, median sigma), ``sky`` (level and scatter), ``psf``
+        (shape, FWHM in its own and in data pixels and in arcsec, sum, oversampling), ``hdus, warnings``.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def inspect_file(path: str | Path, **options: Any) -> dict[str, Any]:
 def _world(observation: Observation, hdus) -> dict[str, Any] | None:
     """Projection and the coordinates of the image's centre."""
     header = observation.frame.header
-    wcs = cards.world(header, hdus)[0] if header is not None else None
-    if wcs is None:
+    if header is None or (wcs := cards.world(header, hdus)[0]) is None:
         return None
     ny, nx = observation.shape
     centre = wcs.all_pix2world([[(nx - 1) / 2, (ny - 1) / 2]], 0)[0][[wcs.wcs.lng, wcs.wcs.lat]]

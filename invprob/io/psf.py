@@ -49,9 +49,7 @@ def read_psf(
         When the file cannot be used, or the PSF is coarser than the data.
     """
     with Library() as library:
-        return load_psf(
-            library, Spec.parse(spec), None, (), data_pixel_scale, pixel_scale, normalise, without_pixel
-        )[0]
+        return load_psf(library, Spec.parse(spec), None, (), data_pixel_scale, pixel_scale, normalise, without_pixel)[0]
 
 
 def load_psf(
@@ -69,9 +67,7 @@ def load_psf(
     if given_scale is not None:
         scale = positive_number("the PSF's pixel scale", given_scale)
         if data_scale is None:
-            raise InputError(
-                "the PSF's pixel scale is given, the image's is not known: give --pixel-scale as well"
-            )
+            raise InputError("the PSF's pixel scale is given, the image's is not known: give --pixel-scale as well")
     oversampling = cards.oversampling_of(header)
     if scale and data_scale:
         oversampling = data_scale / scale

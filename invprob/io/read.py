@@ -50,8 +50,8 @@ def read_fits(
         (denoise), or None for the file's own PSF extension where it has one.
     variance
         Specification of a noise map, ``"none"`` to ignore the file's own. Its kind (variance, standard
-        deviation, inverse variance) is told by its name (VAR, ERR, RMS, WHT, IVAR, ...) or by ``:var``, ``:std`` or
-        ``:ivar`` at the end; else it is a variance.
+        deviation, inverse variance) is told by its name (VAR, ERR, RMS, WHT, IVAR, ...) or by ``:var``,
+        ``:std`` or ``:ivar`` at the end; else it is a variance.
     noise_std
         Standard deviation of the noise in every pixel, instead of a map.
     mask
@@ -142,22 +142,21 @@ class _Reader:
         self.count(bad, var)
         valid = np.isfinite(self.data) & np.isfinite(var) & ~bad
         self.sky(valid, var)
-        with np.errstate(over="ignore", invalid="ignore"):
-            out = Observation.from_arrays(
-                self.data.astype(dtype),
-                np.broadcast_to(var, self.data.shape).astype(dtype),
-                mask=~valid,
-                psf=kernel,
-                frame=frame,
-                noise_source=source,
-                warnings=tuple(dict.fromkeys([*self.library.warnings, *self.warnings])),
-                inputs=tuple(self.inputs),
-            )
-        if out.valid.sum() < valid.sum():
-            raise InputError(
-                f"numbers as small or large as in {self.file.path} do not fit {dtype}: use float64"
-            )
-        return out
+        with np.errstate(over="ignore"):
+            data = self.data.astype(dtype, copy=False)
+            var = np.broadcast_to(var.astype(dtype, copy=False), valid.shape)
+        if (valid & ~(np.isfinite(data) & np.isfinite(var) & (var > 0))).any():
+            raise InputError(f"numbers as small or large as in {self.file.path} do not fit {dtype}: use float64")
+        return Observation.from_arrays(
+            data,
+            var,
+            mask=~valid,
+            psf=kernel,
+            frame=frame,
+            noise_source=source,
+            warnings=tuple(dict.fromkeys([*self.library.warnings, *self.warnings])),
+            inputs=tuple(self.inputs),
+        )
 
     def note(self, warning: str | None) -> None:
         if warning:
@@ -189,9 +188,7 @@ class _Reader:
             else:
                 index, plane = file.find(parsed)
             if file is self.file and index == self.index:
-                raise InputError(
-                    f"{spec} is the image itself: name the extension of the {what} with FILE[EXT]"
-                )
+                raise InputError(f"{spec} is the image itself: name the extension of the {what} with FILE[EXT]")
         plane = same_plane(file, index, plane, self.plane, self.planes)
         array = file.read(index, plane, what)
         if array.shape != self.data.shape:
@@ -213,9 +210,7 @@ class _Reader:
 
     def noise(self, spec, noise_std, bad) -> tuple[np.ndarray, str]:
         if noise_std is not None:
-            return np.asarray(
-                positive_number("the noise standard deviation", noise_std) ** 2
-            ), "given (noise_std)"
+            return np.asarray(positive_number("the noise standard deviation", noise_std) ** 2), "given (noise_std)"
         usable = self.data[np.isfinite(self.data) & ~bad]
         kind, found = None, None
         if str(spec) != "none":
@@ -269,16 +264,12 @@ class _Reader:
         if spec is None or str(spec) == "auto":
             found = [i for i in self.file.named("PSF", ver=self.hdu.ver) if i != self.index]
             if not found:
-                self.note(
-                    "there is no PSF, so the image is denoised and not deconvolved: give one with --psf"
-                )
+                self.note("there is no PSF, so the image is denoised and not deconvolved: give one with --psf")
                 return None
             parsed = Spec(self.spec.path, found[0])
         else:
             parsed = Spec.parse(spec, self.spec.path)
-        psf, used = load_psf(
-            self.library, parsed, self.plane, self.planes, scale, psf_scale, normalise, without_pixel
-        )
+        psf, used = load_psf(self.library, parsed, self.plane, self.planes, scale, psf_scale, normalise, without_pixel)
         self.inputs.append(used)
         self.warnings += psf.warnings
         return psf

@@ -42,9 +42,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         config = None
         if text is not None:
             if hashlib.sha256(text.encode()).hexdigest() != header.get("CONFHASH"):
-                raise InputError(
-                    f"the configuration in the header of {path} was changed: it does not match its hash"
-                )
+                raise InputError(f"the configuration in the header of {path} was changed: it does not match its hash")
             config = json.loads(text)
         inputs = []
         while (name := header.get(f"INFILE{len(inputs) + 1}")) is not None:
@@ -107,27 +105,19 @@ def compare_fits(a: str | os.PathLike[str], b: str | os.PathLike[str], rtol: flo
     if same_bytes(a, b):
         return []
     one, two = read_images(a), read_images(b)
-    lines = [
-        f"{name}: only in {a if name in one else b}"
-        for name in [*one, *two]
-        if (name in one) != (name in two)
-    ]
+    lines = [f"{name}: only in {a if name in one else b}" for name in [*one, *two] if (name in one) != (name in two)]
     for name in (n for n in one if n in two):
         x, y = one[name].astype(float), two[name].astype(float)
         if x.shape != y.shape:
             lines.append(f"{name}: shape {x.shape} against {y.shape}")
             continue
         if (np.isnan(x) != np.isnan(y)).any():
-            lines.append(
-                f"{name}: not a number at different pixels ({int((np.isnan(x) != np.isnan(y)).sum())})"
-            )
+            lines.append(f"{name}: not a number at different pixels ({int((np.isnan(x) != np.isnan(y)).sum())})")
             continue
         away = float(np.nanmax(np.abs(x - y), initial=0.0))
         scale = float(np.nanmax(np.abs(y), initial=0.0)) or 1.0
         if not away <= rtol * scale:
-            lines.append(
-                f"{name}: largest difference {away / scale:.2g} of the largest value, allowed {rtol:.2g}"
-            )
+            lines.append(f"{name}: largest difference {away / scale:.2g} of the largest value, allowed {rtol:.2g}")
     return lines
 
 

@@ -230,15 +230,11 @@ def _extensions(
     if result.std is not None:
         out.append(hdu("ERR", result.std, latent, None, *bunit))
     if inpainted is not None:
-        out.append(
-            hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it"))
-        )
+        out.append(hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it")))
     if result.model is not None:
         out.append(hdu("MODEL", result.model, data, None, *bunit))
     if result.residual is not None:
-        out.append(
-            hdu("RESID", result.residual, data, None, ("CONTENT", "(data - model) / sigma", "NaN: not valid"))
-        )
+        out.append(hdu("RESID", result.residual, data, None, ("CONTENT", "(data - model) / sigma", "NaN: not valid")))
     if result.kernel is not None:
         pixel = (("PIXSCALE", scale, "[arcsec] latent pixel"),) if scale else ()
         total = float(np.asarray(result.kernel, dtype=float).sum())

@@ -36,21 +36,21 @@ class Gaussian(AbstractLikelihood):
     """
 
     operator: AbstractOperator
-    data: Float[Array, "..."]
+    data: Float[Array, ...]
     noise: AbstractCovariance
 
     def __init__(
         self,
         operator: AbstractOperator,
-        data: Float[Array, "..."],
-        noise: AbstractCovariance | Float[Array, "..."],
-        valid: Bool[Array, "..."] | None = None,
+        data: Float[Array, ...],
+        noise: AbstractCovariance | Float[Array, ...],
+        valid: Bool[Array, ...] | None = None,
     ):
         self.operator = operator
         data = jnp.asarray(data)
         given: Any = noise if isinstance(noise, AbstractCovariance) else Diagonal(jnp.broadcast_to(noise, data.shape))
         self.noise = given if valid is None else given.masked(jnp.asarray(valid, bool))
-        self.data = data if valid is None else jnp.where(jnp.asarray(valid, bool), data, 0)
+        self.data = data if self.valid is None else jnp.where(self.valid, data, 0)
 
     def __check_init__(self):
         shape = self.operator.out_structure.shape
@@ -59,7 +59,7 @@ class Gaussian(AbstractLikelihood):
                 raise ValueError(f"the operator predicts data of shape {shape}, but the {name} have {given}")
 
     @property
-    def valid(self) -> Bool[Array, "..."] | None:
+    def valid(self) -> Bool[Array, ...] | None:
         """True where a datum counts, None when all do."""
         return self.noise.valid if isinstance(self.noise, Diagonal) else None
 

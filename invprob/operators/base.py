@@ -100,8 +100,13 @@ def precision_of(tree: PyTree):
 
 def vdot(a: PyTree, b: PyTree) -> Array:
     """Real inner product ``Re <a, b>`` over all leaves."""
-    parts = jax.tree.map(_real_dot, a, b)
-    return sum(jax.tree.leaves(parts), start=jnp.zeros(()))
+    return total(jax.tree.map(_real_dot, a, b))
+
+
+def total(tree: PyTree) -> Array:
+    """The sum of the leaves, in their own type."""
+    first, *rest = jax.tree.leaves(tree)
+    return sum(rest, start=first)
 
 
 def _real_dot(a, b):
@@ -145,14 +150,17 @@ class AbstractOperator(eqx.Module):
 
     def __matmul__(self, other):
         if not isinstance(other, AbstractOperator):
-            raise TypeError(
-                f"@ composes operators; to apply {type(self).__name__} to an array, call it: operator(x)"
-            )
+            raise TypeError(f"@ composes operators; to apply {type(self).__name__} to an array, call it: operator(x)")
         return compose(self, other)
 
 
 class AbstractLinearOperator(AbstractOperator):
     """A linear operator A, with its adjoint ``A.T``: ``Re <u, A x> = Re <A.T u, x>``."""
+
+    @property
+    def is_pixelwise(self) -> bool:
+        """Whether each output is a multiple of one input, so that ``A.T W A`` is diagonal for a diagonal W."""
+        return False
 
     def adjoint(self, u: PyTree) -> PyTree:
         """The adjoint applied to u; by default the transpose that JAX derives, conjugated on both sides."""
@@ -219,6 +227,10 @@ class Identity(AbstractLinearOperator):
     def fuse(self, right):
         return (right,)
 
+    @property
+    def is_pixelwise(self):
+        return True
+
 
 class Composition(AbstractOperator):
     """Operators applied from right to left, at least one of them not linear."""
@@ -268,6 +280,10 @@ class LinearComposition(AbstractLinearOperator):
         for operator in self.operators:
             u = operator.adjoint(u)
         return u
+
+    @property
+    def is_pixelwise(self):
+        return all(operator.is_pixelwise for operator in self.operators)
 
 
 def _parts(operator: AbstractOperator) -> Sequence[AbstractOperator]:

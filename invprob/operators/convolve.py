@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from invprob.operators.base import AbstractLinearOperator, Structure
+from invprob.operators.base import AbstractLinearOperator, Identity, LinearComposition, Structure, compose
 from invprob.operators.fourier import FourierSynthesis, half_shape
 from invprob.operators.select import Crop
 
@@ -146,11 +146,12 @@ class Shift(AbstractLinearOperator):
         Shape of the grid. Light that leaves one side enters at the other: pad the grid by more than the shift.
     """
 
-    offset: Float[Array, "2"]
+    offset: Float[Array, 2]
     shape: tuple[int, int] = eqx.field(static=True)
 
     def __init__(self, offset, shape: tuple[int, int]):
-        self.offset = jnp.asarray(offset, jnp.result_type(jnp.asarray(offset), jnp.float32))
+        offset = jnp.asarray(offset)
+        self.offset = offset if jnp.issubdtype(offset.dtype, jnp.inexact) else offset.astype(float)
         self.shape = tuple(shape)  # type: ignore[assignment]
 
     @property
@@ -165,6 +166,7 @@ class Shift(AbstractLinearOperator):
     def _circular(self):
         # The Nyquist frequency has no sign: the mean over both keeps the image real.
         def phase(n, d, frequency):
+            frequency = frequency.astype(d.dtype)
             wave = jnp.exp(-2j * jnp.pi * frequency * d)
             return jnp.where(2 * np.abs(frequency) == 1.0, jnp.real(wave), wave) if n % 2 == 0 else wave
 
@@ -180,3 +182,13 @@ class Shift(AbstractLinearOperator):
 
     def fuse(self, right):
         return self._circular.fuse(right)
+
+
+def split_circulant(operator: AbstractLinearOperator) -> tuple[AbstractLinearOperator, CircularConvolve] | None:
+    """``(R, C)`` with ``operator = R C``, R pixelwise and C circulant; None where it is not of that form."""
+    *left, last = operator.operators if isinstance(operator, LinearComposition) else (operator,)
+    if isinstance(last, Convolve):
+        left, last = [*left, last.crop], last.circular
+    if not isinstance(last, CircularConvolve) or not all(part.is_pixelwise for part in left):
+        return None
+    return compose(*left, Identity(last.out_structure)), last

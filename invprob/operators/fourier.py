@@ -77,4 +77,3 @@ class FourierSynthesis(AbstractLinearOperator):
     def adjoint(self, u):
         scale = isometry(self.shape, jnp.real(self.filter).dtype)
         return (scale * jnp.conj(self.filter)) * jnp.fft.rfft2(u)
-

@@ -20,12 +20,16 @@ class Multiply(AbstractLinearOperator):
         Structure (or shape) of the one array it acts on; default: that of the factor.
     """
 
-    factor: Inexact[Array, "..."]
+    factor: Inexact[Array, ...]
     structure: Structure
 
     def __init__(self, factor, structure=None):
         self.factor = jnp.asarray(factor)
         self.structure = Structure(self.factor if structure is None else structure)
+
+    @property
+    def is_pixelwise(self):
+        return True
 
     @property
     def in_structure(self):

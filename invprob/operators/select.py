@@ -22,10 +22,14 @@ class Select(AbstractLinearOperator):
     index: Int[Array, " n"]
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, valid: Bool[np.ndarray, "..."]):
+    def __init__(self, valid: Bool[np.ndarray, ...]):
         valid = np.asarray(valid)
         self.index = jnp.asarray(np.flatnonzero(valid))
         self.shape = valid.shape
+
+    @property
+    def is_pixelwise(self):
+        return True
 
     @property
     def in_structure(self):
@@ -71,6 +75,10 @@ class Crop(AbstractLinearOperator):
         self.starts, self.stops = _bounds(shape, footprint)
 
     @property
+    def is_pixelwise(self):
+        return True
+
+    @property
     def in_structure(self):
         return Structure(self.shape)
 
@@ -101,6 +109,10 @@ class Pad(AbstractLinearOperator):
 
     def __init__(self, shape: tuple[int, ...], footprint: tuple[slice, ...]):
         self.crop = Crop(shape, footprint)
+
+    @property
+    def is_pixelwise(self):
+        return True
 
     @property
     def in_structure(self):

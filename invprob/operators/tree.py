@@ -61,6 +61,14 @@ def _is_operator(node) -> bool:
     return isinstance(node, AbstractOperator)
 
 
+def _require_linear(operators) -> None:
+    for operator in operators:
+        if not isinstance(operator, AbstractLinearOperator):
+            raise TypeError(
+                f"{type(operator).__name__} is not a linear operator; for a non-linear map of a pytree use Function"
+            )
+
+
 class Each(AbstractLinearOperator):
     """A linear operator for each entry of a pytree: block-diagonal.
 
@@ -71,6 +79,9 @@ class Each(AbstractLinearOperator):
     """
 
     operators: PyTree
+
+    def __check_init__(self):
+        _require_linear(jax.tree.leaves(self.operators, is_leaf=_is_operator))
 
     def _map(self, function, *trees) -> PyTree:
         return jax.tree.map(function, self.operators, *trees, is_leaf=_is_operator)
@@ -133,6 +144,7 @@ class Stack(AbstractLinearOperator):
     operators: tuple[AbstractLinearOperator, ...]
 
     def __check_init__(self):
+        _require_linear(self.operators)
         first, *others = (operator.in_structure for operator in self.operators)
         if not all(first.matches(other) for other in others):
             raise ValueError("stacked operators must take the same input")

@@ -5,6 +5,7 @@ It reads no file and writes none; its arguments and results can be pickled.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,17 @@ from invprob.infer.loop import Progress
 from invprob.infer.samplers.gaussian import exact_draws
 from invprob.infer.strength import field_hierarchy
 from invprob.observation import Frame, Observation
-from invprob.operators import AbstractLinearOperator, Convolve, Crop, Each, Fill, Multiply, PixelBin, Sum, compose
+from invprob.operators import (
+    AbstractLinearOperator,
+    Convolve,
+    Crop,
+    Each,
+    Fill,
+    Multiply,
+    PixelBin,
+    Sum,
+    compose,
+)
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
 from invprob.units import is_surface_brightness
@@ -64,9 +75,7 @@ def latent_frame(observation: Observation, config: Config) -> Frame:
     return frame.pad_by(PADDING * config.refine)
 
 
-def forward(
-    frame: Frame, kernel: Float[Array, "ky kx"] | None, dtype, is_brightness: bool
-) -> AbstractLinearOperator:
+def forward(frame: Frame, kernel: Float[Array, "ky kx"] | None, dtype, is_brightness: bool) -> AbstractLinearOperator:
     """Latent image on a padded frame to noiseless data: convolution, footprint, block sum (or mean)."""
     cut = Crop(frame.shape, frame.footprint)
     seen = cut if kernel is None else Convolve(jnp.asarray(kernel, dtype), frame.shape, frame.footprint)
@@ -87,15 +96,11 @@ class Model:
     likelihood: likelihoods.Gaussian
     others: dict[str, priors.AbstractPrior] | None
 
-    def image(self, x: PyTree) -> Array:
-        """The image of a latent pytree, on the footprint."""
-        return (x if self.others is None else x["image"])[self.frame.footprint]
 
-
-def build_model(observation: Observation, config: Config) -> Model:
-    """Operator, likelihood and nuisance priors of an observation."""
+def build_model(observation: Observation, config: Config, frame: Frame | None = None) -> Model:
+    """Operator, likelihood and nuisance priors of an observation, on its own latent grid or a given one."""
     dtype = jnp.dtype(config.dtype)
-    frame = latent_frame(observation, config)
+    frame = latent_frame(observation, config) if frame is None else frame
     kernel = None if observation.psf is None else np.asarray(observation.psf.on(frame), dtype)
     operator = forward(frame, kernel, dtype, is_surface_brightness(observation.frame.unit))
     data = jnp.asarray(observation.data, dtype)
@@ -105,12 +110,11 @@ def build_model(observation: Observation, config: Config) -> Model:
         sky = priors.flat(jnp.asarray(level, dtype), jnp.asarray(width, dtype))
         each = Each({"image": operator, "sky": Fill(observation.shape)})
         operator = compose(Sum(each.out_structure), each)
-        others = {"sky": sky}
+        others = dict[str, priors.AbstractPrior](sky=sky)
     elif config.sky != "none":
         data = data - jnp.asarray(config.sky, dtype)
     noise = Diagonal(jnp.asarray(observation.variance, dtype))
-    valid = None if observation.valid.all() else jnp.asarray(observation.valid)
-    return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, valid), others)
+    return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, observation.valid), others)
 
 
 def _sky_prior(observation: Observation) -> tuple[float, float]:
@@ -164,24 +168,42 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
     return Strength(hierarchy.build(theta), cards)
 
 
-class _Summary(eqx.Module):
-    """What is kept of a draw: image on the footprint, its sum, sky, and its noise-weighted prediction."""
+class Kept(eqx.Module):
+    """What is kept of a draw: its square, sum, sky and noise-weighted prediction, and the image for `Samples`."""
 
     post: Posterior
-    frame: Any = eqx.field(static=True)
+    cut: Crop
     has_parts: bool = eqx.field(static=True)
     keep: bool = eqx.field(static=True)
 
-    def __call__(self, deviation):
-        full = deviation["image"] if self.has_parts else deviation
-        image = full[self.frame]
+    def __call__(self, deviation: PyTree) -> dict[str, Array]:
+        image = self.cut.apply(deviation["image"] if self.has_parts else deviation)
         like = self.post.likelihood
         fitted = like.noise.inv_sqrt(like.operator.apply(deviation))  # type: ignore[attr-defined]
-        sky = deviation["sky"] if self.has_parts else jnp.zeros(())
-        kept = image if self.keep else jnp.zeros(())
+        zero = jnp.zeros((), image.dtype)
         return {
-            "square": image**2, "flux": jnp.sum(image), "sky": sky, "fit": jnp.sum(fitted**2), "image": kept
-        }  # fmt: skip
+            "square": image**2,
+            "flux": jnp.sum(image) ** 2,
+            "sky": deviation["sky"] ** 2 if self.has_parts else zero,
+            "fit": jnp.sum(fitted**2),
+            "image": image if self.keep else zero,
+        }
+
+
+def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Array]:
+    """A solution on the grids that are written: image, prediction, residual, chi-square and sky."""
+    like = post.likelihood
+    residual = like.residual(x)
+    return {
+        "image": cut.apply(x["image"] if has_parts else x),
+        "prediction": like.operator.apply(x),
+        "residual": residual,
+        "chi2": jnp.sum(residual**2),
+        "sky": x["sky"] if has_parts else jnp.zeros((), residual.dtype),
+    }
+
+
+_views = eqx.filter_jit(views)
 
 
 def deconvolve(
@@ -216,68 +238,99 @@ def deconvolve(
     give the same numbers.
     """
     config = Config.make() if config is None else config
-    if config.prior != "gaussian":
-        raise UsageError(f"no prior is called {config.prior!r}; there is 'gaussian'")
-    if config.method == "sample" and config.num_samples < 1:
-        raise UsageError("method 'sample' needs num_samples of at least 1")
+    check(config)
     with jax.enable_x64(config.dtype == "float64"):
         model = build_model(observation, config)
         strength = choose_strength(model, config, listener)
         return _infer(observation, config, model, strength, listener, checkpoint)
 
 
+def check(config: Config) -> None:
+    """Refuse what does not fit together.
+
+    Raises
+    ------
+    UsageError
+        With what was asked, and what there is.
+    """
+    if config.prior != "gaussian":
+        raise UsageError(f"no prior is called {config.prior!r}; there is 'gaussian'")
+    if config.method == "sample" and config.num_samples < 1:
+        raise UsageError("method 'sample' needs num_samples of at least 1")
+
+
+def random_key(observation: Observation, config: Config):
+    """The key of an observation's draws: the seed and its data, so that stamps do not share their draws."""
+    return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(observation.data.tobytes()))
+
+
 def _infer(observation, config, model, strength, listener, checkpoint) -> Estimate | Samples:
     post = strength.post
     listener.note(f"solving for {int(np.prod(model.frame.shape))} latent pixels")
     best = find_map(
-        post, config.solver, rtol=config.rtol, max_steps=config.max_steps, progress=listener.step, checkpoint=checkpoint
-    )  # fmt: skip
+        post,
+        config.solver,
+        rtol=config.rtol,
+        max_steps=config.max_steps,
+        progress=listener.step,
+        checkpoint=checkpoint,
+    )
     best = replace(best, cards={**best.cards, **strength.cards})
-    described = _describe(best, observation, model, post)
-    if config.num_samples == 0:
-        return replace(described, no_std="draw samples: --num-samples 64")
-    if best.status is Status.INTERRUPTED:
-        return replace(described, no_std="the run was interrupted before its draws")
-    return _with_errors(described, config, model, post, listener)
-
-
-def _describe(best: Estimate, observation: Observation, model: Model, post: Posterior) -> Estimate:
-    """An estimate with its image, model and residuals on their grids."""
-    like = post.likelihood
-    prediction = np.asarray(like.operator(best.x))
-    added = float(observation.data[observation.valid][0] - np.asarray(like.data)[observation.valid][0])  # type: ignore[attr-defined]
-    residual = np.where(observation.valid, np.asarray(like.residual(best.x)), np.nan)
-    image = np.asarray(model.image(best.x))
-    cards = dict(best.cards)
-    cards["FLUX"] = (float(image.sum()), "sum of SCI over the footprint")
-    if model.others is not None:
-        cards["SKY"] = (float(best.x["sky"]), "fitted sky level per data pixel")
-    covered = np.kron(~observation.valid, np.ones((model.frame.factor,) * 2, bool))
-    return replace(
-        best, image=image, model=prediction + added, residual=residual, inpainted=covered, kernel=model.kernel,
-        frame=model.frame, cards=cards,
-    )  # fmt: skip
-
-
-def _with_errors(best: Estimate, config: Config, model: Model, post: Posterior, listener: Listener):
+    cut, has_parts = Crop(model.frame.shape, model.frame.footprint), model.others is not None
+    seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
+    if config.num_samples == 0 or best.status is Status.INTERRUPTED:
+        return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_samples} exact samples for the errors")
-    keep = config.method == "sample"
-    summary = _Summary(post, model.frame.footprint, model.others is not None, keep)
     parts, good = exact_draws(
-        post, jax.random.key(config.seed), config.num_samples, summary, max_steps=config.max_steps, progress=listener.draw
-    )  # fmt: skip
-    all_of = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-    std = np.sqrt(all_of["square"].mean(0))
-    trace = float(all_of["fit"].mean())
+        post,
+        random_key(observation, config),
+        config.num_samples,
+        Kept(post, cut, has_parts, config.method == "sample"),
+        max_steps=config.max_steps,
+        progress=listener.draw,
+    )
+    drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+    if best.status.ok and not good:
+        best = replace(best, status=Status.MAX_STEPS)
+    return assemble(best, seen, drawn, observation, model, config)
+
+
+def assemble(
+    best: Estimate,
+    seen: dict[str, np.ndarray],
+    drawn: dict[str, np.ndarray] | None,
+    observation: Observation,
+    model: Model,
+    config: Config,
+) -> Estimate | Samples:
+    """The result of a solution (`views`) and of its draws (`Kept`, stacked)."""
+    given = observation.data[observation.valid][0]
+    subtracted = float(given - np.asarray(model.likelihood.data)[observation.valid][0])
     cards = dict(best.cards)
-    cards["FLUXERR"] = (float(np.sqrt((all_of["flux"] ** 2).mean())), "standard deviation of FLUX")
+    cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
+    if model.others is not None:
+        cards["SKY"] = (float(seen["sky"]), "fitted sky level per data pixel")
+    best = replace(
+        best,
+        image=seen["image"],
+        model=seen["prediction"] + seen["prediction"].dtype.type(subtracted),
+        residual=np.where(observation.valid, seen["residual"], np.nan),
+        inpainted=np.kron(~observation.valid, np.ones((model.frame.factor,) * 2, bool)),
+        kernel=model.kernel,
+        frame=model.frame,
+        cards=cards,
+        no_std="draw samples: --num-samples 64" if drawn is None else "",
+    )
+    if drawn is None:
+        return best
+    trace = float(drawn["fit"].mean())
+    cards["FLUXERR"] = (float(np.sqrt(drawn["flux"].mean())), "standard deviation of FLUX")
     cards["NDRAWS"] = (config.num_samples, "exact draws behind the errors")
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
-        cards["SKYERR"] = (float(np.sqrt((all_of["sky"] ** 2).mean())), "standard deviation of SKY")
-    status = best.status if good or not best.status.ok else Status.MAX_STEPS
-    changes = dict(std=std, effective_dof=best.num_data - trace, cards=cards, status=status)
-    if not keep:
-        return replace(best, **changes)
-    fields = {**vars(best), **changes, "draws": best.image + all_of["image"]}
-    return Samples(**fields)
+        cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
+    std = np.sqrt(drawn["square"].mean(0))
+    best = replace(best, std=std, effective_dof=best.num_data - trace, cards=cards)
+    if config.method == "map":
+        return best
+    return Samples(**{**vars(best), "draws": seen["image"] + drawn["image"]})

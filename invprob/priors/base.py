@@ -30,6 +30,14 @@ class AbstractPrior(eqx.Module):
         """
         return None
 
+    def matched(self) -> "Gaussian | None":
+        """A Gaussian of the same mean and variance, None where it is not known; a local search begins from it."""
+        return self.as_gaussian()
+
+    def start(self, solution: PyTree, covariance: AbstractCovariance) -> PyTree:
+        """Where a local search begins, from the posterior mean and covariance under `matched`."""
+        return solution
+
 
 class HasScore(AbstractPrior):
     """A prior with a score, the gradient of its log-density."""
@@ -42,10 +50,8 @@ class HasScore(AbstractPrior):
 class HasLogProb(HasScore):
     """A prior with a log-density."""
 
-    @property
-    @abstractmethod
-    def normalized(self) -> bool:
-        """Whether `log_prob` includes its constant, so that evidences may be compared. ``normalized = True`` will do."""
+    normalized: eqx.AbstractClassVar[bool]
+    """Whether `log_prob` includes its constant, so that evidences may be compared."""
 
     @abstractmethod
     def log_prob(self, x: PyTree) -> Float[Array, ""]:

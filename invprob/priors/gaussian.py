@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance, Diagonal, Stationary
-from invprob.operators.base import AbstractOperator, Structure
+from invprob.operators.base import AbstractOperator, Structure, precision_of, zeros
 from invprob.operators.fourier import frequencies
 from invprob.operators.function import Function
 from invprob.priors.base import HasLogProb, HasPrecision, HasProx, HasSample, HasTransform
@@ -29,7 +31,7 @@ class _Affine(eqx.Module):
 class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasTransform, HasSample):
     """What every Gaussian prior can do, from its mean and covariance."""
 
-    normalized = True
+    normalized: ClassVar[bool] = True
 
     @property
     def structure(self) -> Structure:
@@ -73,22 +75,33 @@ class Gaussian(AbstractGaussian):
     Parameters
     ----------
     mean
-        Mean, a pytree of the covariance's structure.
+        Mean, a pytree of the covariance's structure; None for zero, which saves a prediction of it.
     covariance
         Covariance of x in the squared unit of x.
     """
 
-    mean: PyTree
+    offset: PyTree | None
     covariance: AbstractCovariance
 
-    def __init__(self, mean, covariance: AbstractCovariance):
-        self.mean = jax.tree.map(jnp.asarray, mean)
+    def __init__(self, mean: PyTree | None, covariance: AbstractCovariance):
+        self.offset = None if mean is None else jax.tree.map(jnp.asarray, mean)
         self.covariance = covariance
 
     def __check_init__(self):
-        given = Structure(self.mean)
+        if self.offset is None:
+            return
+        given = Structure(self.offset)
         if not self.covariance.structure.matches(given):
             raise ValueError(f"the mean is {given}, the covariance {self.covariance.structure}: they must agree")
+
+    @property
+    def mean(self) -> PyTree:
+        if self.offset is not None:
+            return self.offset
+        return zeros(self.covariance.structure, precision_of(self.covariance))
+
+    def as_gaussian(self) -> Gaussian:
+        return self
 
 
 class PowerLaw(eqx.Module):
@@ -111,7 +124,7 @@ class PowerLaw(eqx.Module):
     def __init__(self, amplitude, scale, slope):
         self.amplitude, self.scale, self.slope = map(jnp.asarray, (amplitude, scale, slope))
 
-    def __call__(self, k: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, k: Float[Array, ...]) -> Float[Array, ...]:
         law = jnp.exp(-0.5 * self.slope * jnp.log1p((k / self.scale) ** 2))
         return self.amplitude * jnp.maximum(law, POWER_FLOOR)
 
@@ -133,9 +146,15 @@ class GaussianField(AbstractGaussian):
     shape: tuple[int, int] = eqx.field(static=True)
     power: PowerLaw
 
+    def __init__(self, shape: tuple[int, int], power: PowerLaw):
+        self.shape, self.power = (int(shape[0]), int(shape[1])), power
+
     @property
     def mean(self):
         return jnp.zeros(self.shape, self.power.amplitude.dtype)
+
+    def as_gaussian(self) -> Gaussian:
+        return Gaussian(None, self.covariance)
 
     @property
     def covariance(self):

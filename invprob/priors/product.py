@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from invprob.covariance import Blocks
-from invprob.operators.base import Structure
+from invprob.operators.base import Structure, total
 from invprob.priors.base import AbstractPrior, HasLogProb, HasSample
 from invprob.priors.gaussian import Gaussian
 
@@ -25,6 +24,9 @@ class Product(HasLogProb, HasSample):
     """
 
     parts: Any
+
+    def __init__(self, parts: Any):
+        self.parts = parts
 
     def _map(self, function, *trees):
         return jax.tree.map(function, self.parts, *trees, is_leaf=lambda n: isinstance(n, AbstractPrior))
@@ -44,12 +46,22 @@ class Product(HasLogProb, HasSample):
         gaussians = [part.as_gaussian() for part in self._leaves()]
         if any(g is None for g in gaussians):
             return None
-        mean = self._map(lambda part: part.as_gaussian().mean)
+        mean = None
+        if any(g.offset is not None for g in gaussians):
+            mean = self._map(lambda part: part.as_gaussian().mean)
         return Gaussian(mean, Blocks(self._map(lambda part: part.as_gaussian().covariance)))
 
+    def matched(self):
+        if any(part.matched() is None for part in self._leaves()):
+            return None
+        mean = self._map(lambda part: part.matched().mean)
+        return Gaussian(mean, Blocks(self._map(lambda part: part.matched().covariance)))
+
+    def start(self, solution, covariance):
+        return self._map(lambda part, x, c: part.start(x, c), solution, covariance.parts)
+
     def log_prob(self, x):
-        terms = self._map(lambda part, value: part.log_prob(value), x)
-        return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
+        return total(self._map(lambda part, value: part.log_prob(value), x))
 
     def sample(self, key):
         parts, treedef = jax.tree.flatten(self.parts, is_leaf=lambda n: isinstance(n, AbstractPrior))

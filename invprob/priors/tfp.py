@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
+from invprob.covariance import Diagonal
 from invprob.operators.base import Structure
 from invprob.priors.base import HasLogProb, HasSample
+from invprob.priors.gaussian import Gaussian
+
+GRID = 256  # even, so that the mean itself is looked at
 
 
 class FromTFP(HasLogProb, HasSample):
@@ -25,14 +30,25 @@ class FromTFP(HasLogProb, HasSample):
         Shape of the image.
     """
 
-    distribution: Any
+    # its parameters, apart: some distributions cannot be rebuilt while their arrays are set aside
+    parameters: list[Any]
+    kind: Any = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
-    normalized = True
+    normalized: ClassVar[bool] = True
+
+    def __init__(self, distribution: Any, shape: tuple[int, ...]):
+        self.parameters, self.kind = jax.tree.flatten(distribution)
+        self.shape = tuple(shape)
 
     def __check_init__(self):
         given = self._own_shape
         if self.shape[len(self.shape) - len(given) :] != given:
             raise ValueError(f"a distribution of shape {given} does not fill an image of {self.shape}")
+
+    @property
+    def distribution(self) -> Any:
+        """The TFP distribution."""
+        return jax.tree.unflatten(self.kind, self.parameters)
 
     @property
     def _own_shape(self) -> tuple[int, ...]:
@@ -44,6 +60,37 @@ class FromTFP(HasLogProb, HasSample):
 
     def log_prob(self, x):
         return jnp.sum(self.distribution.log_prob(x))
+
+    def matched(self):
+        try:
+            mean, variance = self.distribution.mean(), self.distribution.variance()
+        except NotImplementedError:
+            return None
+        mean = jnp.where(jnp.isfinite(mean), mean, 0)
+        variance = jnp.where(jnp.isfinite(variance) & (variance > 0), variance, 1)  # heavy tails have none
+        return Gaussian(jnp.broadcast_to(mean, self.shape), Diagonal(jnp.broadcast_to(variance, self.shape)))
+
+    def start(self, solution, covariance):
+        """The best of a coarse grid in each pixel, so that a mixture begins in its higher mode.
+
+        What the data say of a pixel is taken out of its marginal under the matched Gaussian, as expectation
+        propagation does.
+        """
+        matched = self.matched()
+        if matched is None or len(self.distribution.event_shape) > 0:
+            return solution
+        mean, before, after = matched.mean, matched.covariance.variance, covariance.variance
+        weight = jnp.maximum(1 / after - 1 / before, 0)
+        pull = solution / after - mean / before
+
+        def value(x):
+            return self.distribution.log_prob(x) + pull * x - 0.5 * weight * x**2
+
+        def look(i, best):
+            x = mean + jnp.sqrt(before) * (8 * i / GRID - 4)
+            return jnp.where(value(x) > value(best), x, best)
+
+        return jax.lax.fori_loop(0, GRID + 1, look, solution)
 
     def sample(self, key):
         repeats = self.shape[: len(self.shape) - len(self._own_shape)]

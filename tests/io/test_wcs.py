@@ -37,9 +37,7 @@ MADE = {
     "tan-crota": header(CDELT1=-SCALE, CDELT2=1.2 * SCALE, CROTA2=25.0),
     "tan-cdelt": header(CDELT1=-SCALE, CDELT2=SCALE),
     "tan-cd-and-cdelt": header(CDELT1=3.0, CDELT2=3.0, **{f"CD{k}": SCALE * v for k, v in ROTATED.items()}),
-    "sin": header(
-        CTYPE1="RA---SIN", CTYPE2="DEC--SIN", CDELT1=-0.01, CDELT2=0.01, PV2_1=0.1, PV2_2=0.2, **PC
-    ),
+    "sin": header(CTYPE1="RA---SIN", CTYPE2="DEC--SIN", CDELT1=-0.01, CDELT2=0.01, PV2_1=0.1, PV2_2=0.2, **PC),
     "sip": header(CD1_1=-SCALE, CD2_2=SCALE, **SIP),
     "azp": header(CTYPE1="RA---AZP", CTYPE2="DEC--AZP", CDELT1=-1e-2, CDELT2=1e-2, PV2_1=2.0, PV2_2=30.0),
     "linear": header(CTYPE1="LINEAR", CTYPE2="LINEAR", CUNIT1=None, CUNIT2=None, CRPIX1=None, CRPIX2=None),

@@ -145,9 +145,7 @@ def test_everything_is_written(tmp_path, obs):
         assert np.array_equal(images[name], array)
     assert np.array_equal(images["RESID"], result.residual, equal_nan=True)
     assert images["DQ"].sum() == 4
-    assert np.allclose(
-        fine.all_pix2world(2 * 3.5 - 0.5, 2 * 1.5 - 0.5, 0), coarse.all_pix2world(3, 1, 0), rtol=1e-14
-    )
+    assert np.allclose(fine.all_pix2world(2 * 3.5 - 0.5, 2 * 1.5 - 0.5, 0), coarse.all_pix2world(3, 1, 0), rtol=1e-14)
     # ours
     assert head["STATUS"] == "CONVERGED"
     assert head["STATTXT"] == "converged"
@@ -213,9 +211,7 @@ def test_text_round_trip():
 
 
 def test_without_errors_the_header_says_how_to_get_them(tmp_path, obs):
-    path = quiet(
-        estimate(obs, std=None, no_std="ask for draws: --num-samples 64", kernel=None), tmp_path / "o.fits"
-    )
+    path = quiet(estimate(obs, std=None, no_std="ask for draws: --num-samples 64", kernel=None), tmp_path / "o.fits")
     assert fits.getheader(path)["NOERR"] == "ask for draws: --num-samples 64"
     assert set(read_images(path)) == {"SCI", "DQ", "MODEL", "RESID"}
 
@@ -376,9 +372,7 @@ def test_nothing_is_left_behind(tmp_path, obs, monkeypatch, failure, caught, bef
     assert not before or path.read_text() == before
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk"
-)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to stand for a full disk")
 def test_a_disk_that_is_really_full(tmp_path, obs, monkeypatch):
     from invprob import files
 

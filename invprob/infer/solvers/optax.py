@@ -11,8 +11,11 @@ import optax
 from jaxtyping import PyTree
 
 from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING, AbstractSolver, State, first_metrics
+from invprob.infer.solvers.cg import ConjugateGradient
 from invprob.operators.base import AbstractLinearOperator, Identity, vdot
 from invprob.posterior import Posterior
+
+START_STEPS = 30  # conjugate gradients towards the start of a local search
 
 
 class Problem(eqx.Module):
@@ -84,10 +87,9 @@ class Optax(AbstractSolver):
         done = gap <= self.rtol
         # the gradient belongs to the point before the update: keep that point when it is good enough
         x = jax.tree.map(lambda old, d: jnp.where(done, old, old + d), state.x, updates)
-        code = jnp.where(done, DONE, jnp.where(jnp.isfinite(value), RUNNING, NOT_FINITE)).astype(jnp.int32)
-        metrics = eqx.tree_at(
-            lambda m: (m.step, m.gap, m.code), state.metrics, (state.metrics.step + 1, gap, code)
-        )
+        finite = jnp.isfinite(value) & jnp.isfinite(gap)
+        code = jnp.where(done, DONE, jnp.where(finite, RUNNING, NOT_FINITE)).astype(jnp.int32)
+        metrics = eqx.tree_at(lambda m: (m.step, m.gap, m.code), state.metrics, (state.metrics.step + 1, gap, code))
         return State(x, carry, metrics)
 
     def latent(self, problem: Problem, state: State) -> PyTree:
@@ -109,6 +111,13 @@ def _dtype(tree: PyTree):
 
 
 def _start_of(post: Posterior) -> PyTree:
-    """Where to begin without a Gaussian prior: zeros of the data's type."""
-    like = post.structure.like(_dtype(jax.tree.leaves(eqx.filter(post.likelihood, eqx.is_inexact_array))))
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+    """Where to begin without a Gaussian prior: near the solution under the Gaussian matched to it, else zeros."""
+    matched = post.prior.matched()
+    system = None if matched is None else Posterior(post.likelihood, matched).linear_gaussian()
+    if system is None:
+        like = post.structure.like(_dtype(eqx.filter(post.likelihood, eqx.is_inexact_array)))
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+    solver = ConjugateGradient()
+    problem = solver.system(system)
+    state = jax.lax.fori_loop(0, START_STEPS, lambda _, s: solver.step(problem, s), solver.init(problem, None))
+    return jax.lax.stop_gradient(post.prior.start(solver.latent(problem, state), problem.metric))

@@ -1,0 +1,216 @@
+"""Files in, files out: one configured run (`run`) and its repetition from the header (`replay`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from invprob.config import Config, InputConfig
+from invprob.errors import InputError, UsageError
+from invprob.files import check_writable
+from invprob.io.hdus import Spec, sha256
+from invprob.io.read import read_fits
+from invprob.io.readback import compare_fits, read_provenance, same_bytes
+from invprob.io.write import write_fits
+from invprob.observation import InputFile, Observation
+from invprob.pipeline.stage import SILENT, Listener, deconvolve
+from invprob.result import Estimate, Status
+
+REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run whose state is kept in a file."""
+
+    def __init__(self, state: Path):
+        super().__init__(str(state))
+        self.state = state
+
+
+def read(config: Config) -> Observation:
+    """The observation that a configuration names.
+
+    Raises
+    ------
+    UsageError
+        When it names no image.
+    InputError
+        When there is no PSF, and none is not said.
+    """
+    given = config.input
+    if given.image is None:
+        raise UsageError("no image is given")
+    options = given.model_dump(exclude={"image"})
+    observation = read_fits(given.image, **options, dtype=config.dtype)
+    if observation.psf is None and given.psf != "none":
+        raise InputError(
+            f"{given.image} has no PSF extension: give one with --psf FILE[EXT], or --psf none to denoise without one"
+        )
+    return observation
+
+
+def run(
+    config: Config, out: str | os.PathLike, *, overwrite: bool = False, plot: str | os.PathLike | None = None,
+    listener: Listener = SILENT,
+) -> tuple[Estimate, Observation]:  # fmt: skip
+    """Read, deconvolve and write.
+
+    Parameters
+    ----------
+    config
+        Configuration, with the files under ``input``.
+    out
+        FITS file to write.
+    overwrite
+        Whether an existing output may be replaced.
+    plot
+        Picture to write, None for none.
+    listener
+        Who is told of the progress.
+
+    Raises
+    ------
+    InputError, NoUsablePixelsError, UsageError, OutputError
+        Before anything is written.
+    Interrupted
+        At Ctrl-C during the solve; the state is in a file beside the output, and the same call goes on from it.
+    """
+    out = Path(out)
+    for path in filter(None, (out, plot)):
+        check_writable(path, overwrite)
+    observation = read(config)
+    result = _deconvolve(observation, config, out, listener)
+    _write(result, observation, config, out, overwrite)
+    if plot is not None:
+        from invprob.plot import plot_result
+
+        plot_result(result, observation, plot, overwrite=overwrite)
+    return result, observation
+
+
+def _deconvolve(observation: Observation, config: Config, out: Path, listener: Listener) -> Estimate:
+    state = out.with_name(out.name + ".state")
+    result = deconvolve(observation, config, listener=listener, checkpoint=state)
+    if result.status is Status.INTERRUPTED:
+        raise Interrupted(state)
+    return result
+
+
+def _write(result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool) -> None:
+    import jax
+
+    device = jax.devices()[0]
+    write_fits(
+        result, out, observation=observation, config=config.model_dump(mode="json"), seed=config.seed,
+        device=f"{device.platform}: {device.device_kind}", overwrite=overwrite,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a repeated run compares with its file.
+
+    Parameters
+    ----------
+    identical
+        Whether the bytes are the same.
+    differences
+        What differs by more than the tolerance, one line each.
+    rtol
+        The tolerance, relative to the largest value of an extension.
+    changed
+        Versions or device that are not those of the file.
+    """
+
+    identical: bool
+    differences: tuple[str, ...]
+    rtol: float
+    changed: tuple[str, ...]
+
+
+def replay(path: str | os.PathLike, *, image: str | None = None, listener: Listener = SILENT) -> Replay:
+    """Repeat the run that wrote a file, from its header, and compare.
+
+    Parameters
+    ----------
+    path
+        File of `write_fits`.
+    image
+        Where the image lies now; default: where the header says, from here or from the file's directory. The other
+        input files are looked for beside it as well.
+
+    Raises
+    ------
+    InputError
+        When the file has no record, or an input is missing or was changed.
+    """
+    record = read_provenance(path)
+    if record["config"] is None:
+        raise InputError(f"{path} holds no configuration: it was not written by `invprob deconvolve`")
+    config = Config.make(**record["config"])
+    places = [Path(), Path(path).resolve().parent]
+    if image is not None:
+        places.insert(0, Path(Spec.parse(image).path).resolve().parent)
+    found = {f.path: _locate(f, places, image if f.role == "image" else None) for f in record["inputs"]}
+    observation = read(config.model_copy(update={"input": _moved(config.input, found)}))
+    back = {str(new): old for old, new in found.items()}
+    inputs = tuple(replace(f, path=back.get(f.path, f.path)) for f in observation.inputs)
+    observation = replace(observation, inputs=inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / Path(path).name
+        result = deconvolve(observation, config, listener=listener)
+        _write(result, observation, config, again, overwrite=False)
+        now = read_provenance(again)
+        changed = tuple(
+            f"{name}: {record['versions'].get(name)} then, {version} now"
+            for name, version in now["versions"].items()
+            if record["versions"].get(name) != version
+        )
+        if now["device"] != record["device"]:
+            changed += (f"device: {record['device']} then, {now['device']} now",)
+        if same_bytes(path, again):
+            return Replay(True, (), 0.0, changed)
+        rtol = REPLAY_RTOL[config.dtype] if changed else 0.0
+        return Replay(False, tuple(compare_fits(path, again, rtol)), rtol, changed)
+
+
+def _locate(file: InputFile, places: list[Path], given: str | None) -> str:
+    candidates = [Spec.parse(given).path] if given else []
+    candidates += [str(place / file.path) for place in places] + [str(p / Path(file.path).name) for p in places]
+    for candidate in candidates:
+        if os.path.exists(candidate):
+            if sha256(candidate) != file.sha256:
+                raise InputError(f"{candidate} is not the file that was read: its SHA-256 differs from the header's")
+            return candidate
+    raise InputError(f"{file.path} ({file.role}) was not found: give its place with --image FILE")
+
+
+def _moved(config: InputConfig, found: dict[str, str]) -> InputConfig:
+    changes: dict[str, Any] = {}
+    for name in ("image", "psf", "variance", "mask"):
+        text = getattr(config, name)
+        if text is None:
+            continue
+        for old, new in found.items():
+            if text.startswith(old):
+                changes[name] = new + text[len(old) :]
+    return config.model_copy(update=changes)
+
+
+@contextmanager
+def terminated_as_interrupted():
+    """SIGTERM stops a run as Ctrl-C does, so that a batch system's stop keeps the state."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

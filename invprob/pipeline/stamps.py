@@ -1,0 +1,148 @@
+"""Many observations of one shape in one compiled batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invprob.config import Config
+from invprob.errors import InputError
+from invprob.infer.choose import choose_solver
+from invprob.infer.find_map import solve
+from invprob.infer.loop import STATUS
+from invprob.infer.samplers.gaussian import draw
+from invprob.infer.solvers import ConjugateGradient
+from invprob.observation import Observation
+from invprob.operators import Crop
+from invprob.pipeline.stage import (
+    SILENT,
+    Kept,
+    Listener,
+    Model,
+    assemble,
+    build_model,
+    check,
+    choose_strength,
+    latent_frame,
+    random_key,
+    views,
+)
+from invprob.posterior import Posterior
+from invprob.result import Estimate, Samples, Status
+
+DRAW_RTOL = 1e-6
+
+
+def deconvolve_many(
+    observations: Sequence[Observation], config: Config | None = None, *, listener: Listener = SILENT
+) -> list[Estimate | Samples]:
+    """`deconvolve` for a list of observations of one shape, each with its own data, noise, mask and PSF.
+
+    The strength is found for each; solves and draws run in one compiled loop over the stamps, each with its own stop.
+    A stamp's result does not depend on which others ran beside it.
+
+    Parameters
+    ----------
+    observations
+        Observations of one shape, all with a PSF or all without.
+    config
+        As for `deconvolve`.
+    listener
+        Told of each stamp whose strength is found.
+
+    Returns
+    -------
+    list
+        One result for each observation, in their order.
+
+    Raises
+    ------
+    InputError
+        When shapes differ, or only some have a PSF.
+    """
+    config = Config.make() if config is None else config
+    check(config)
+    if not observations:
+        return []
+    with jax.enable_x64(config.dtype == "float64"):
+        models = _models(observations, config)
+        strengths = []
+        for i, model in enumerate(models):
+            strengths.append(choose_strength(model, config))
+            listener.note(f"stamp {i + 1} of {len(models)}: strength found")
+        posts = [strength.post for strength in strengths]
+        keys = jnp.stack([random_key(o, config) for o in observations])
+        cut = Crop(models[0].frame.shape, models[0].frame.footprint)
+        solved = _batch(_stacked(posts), keys, cut, models[0].others is not None, config)
+        solver, reason = choose_solver(posts[0], config.rtol)
+        results = []
+        for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
+            seen, drawn, x, steps, gap, code, good = jax.tree.map(lambda a, i=i: np.asarray(a[i]), solved)
+            status = STATUS[int(code)]
+            if status.ok and not good:
+                status = Status.MAX_STEPS
+            best = Estimate(
+                x=x,
+                status=status,
+                solver=solver.name,
+                reason=reason,
+                steps=int(steps),
+                chi2=float(seen["chi2"]),
+                num_data=int(observation.valid.sum()),
+                cards={"GAP": (float(gap), "estimated relative gap (f - f*) / f"), **strength.cards},
+            )
+            results.append(assemble(best, seen, drawn if config.num_samples else None, observation, model, config))
+        return results
+
+
+def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
+    """The models on one latent grid, whose border is the reach of the widest PSF."""
+    shapes = {o.shape for o in observations}
+    if len(shapes) > 1:
+        raise InputError(f"stamps of one batch need one shape, not {sorted(shapes)}: make a batch for each shape")
+    without = sum(o.psf is None for o in observations)
+    if without not in (0, len(observations)):
+        raise InputError(f"{without} of {len(observations)} stamps have no PSF: give one to all, or to none")
+    frames = [latent_frame(o, config) for o in observations]
+    reach = [max(f.border[axis][0] for f in frames) for axis in (0, 1)]
+    common = [replace(f, border=((0, 0), (0, 0))).pad_by(*reach) for f in frames]
+    return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
+
+
+def _stacked(posts: list[Posterior]) -> Posterior:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *posts)
+
+
+@eqx.filter_jit
+def _batch(posts: Posterior, keys, cut: Crop, has_parts: bool, config: Config):
+    solver = ConjugateGradient(rtol=config.rtol)
+    draws = ConjugateGradient(rtol=DRAW_RTOL)
+
+    def one(stamp):
+        post, key = stamp
+        solution = solve(post, solver, max_steps=config.max_steps)
+        seen = views(post, cut, solution.x, has_parts)
+        drawn, good = {}, jnp.asarray(True)
+        if config.num_samples:
+            system = post.linear_gaussian()
+            assert system is not None
+            whitened = draws.system(system)
+            kept = Kept(post, cut, has_parts, config.method == "sample")
+
+            def single(i):
+                d = draw(system, whitened, jax.random.fold_in(key, i), draws, config.max_steps)
+                return kept(d.deviation), d.code
+
+            drawn, codes = jax.lax.map(single, jnp.arange(config.num_samples))
+            good = jnp.all(codes == 1)
+        return seen, drawn, solution.x, solution.steps, solution.gap, solution.code, good
+
+    return jax.lax.map(one, (posts, keys))
+
+
+__all__ = ["deconvolve_many"]

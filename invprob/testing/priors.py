@@ -1,0 +1,144 @@
+"""The contract of a prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import PyTree
+
+from invprob import priors
+from invprob.covariance import dense, white
+from invprob.operators import Structure
+from invprob.operators.base import precision_of, vdot
+from invprob.testing.base import (
+    NUM_DRAWS,
+    close,
+    combine,
+    directional,
+    finite_step,
+    first,
+    require,
+    tolerance,
+)
+
+
+def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = None) -> None:
+    """Check every capability that a prior inherits, and no other.
+
+    Score against central differences of ``log_prob``; the constant against the dense normal density or, for
+    one or two numbers, by quadrature (give a prior of one or two pixels to have it checked); ``prox`` against
+    brute-force minimisation; the moments of ``transform`` and ``sample``; jit and vmap.
+
+    Parameters
+    ----------
+    prior
+        Prior of a few dozen numbers.
+    shape
+        Shape or pytree of the latent; default: the prior's own structure.
+    key
+        Random key.
+    """
+    key = jax.random.key(0) if key is None else key
+    structure = Structure(prior.structure.tree if shape is None else shape)
+    dtype = precision_of(eqx.filter(prior, eqx.is_inexact_array))
+    x = prior.sample(key) if isinstance(prior, priors.HasSample) else white(key, structure, dtype)
+    d = white(jax.random.fold_in(key, 1), structure, dtype)
+    require(prior.structure.matches(structure), prior, "structure", f"{prior.structure}, not {structure}")
+    tol = tolerance(1e-10, dtype)
+    if isinstance(prior, priors.HasScore):
+        score = prior.score(x)
+        require(Structure(score).matches(structure), prior, "structure of the score")
+        close(eqx.filter_jit(lambda p: p.score(x))(prior), score, tol, prior, "jit of the score")
+        batched = jax.vmap(prior.score)(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), x))
+        close(first(batched), score, tol, prior, "vmap of the score")
+    if isinstance(prior, priors.HasLogProb):
+        value = prior.log_prob(x)
+        require(jnp.shape(value) == (), prior, "log_prob is a scalar")
+        close(eqx.filter_jit(lambda p: p.log_prob(x))(prior), value, tol, prior, "jit of log_prob")
+        directional(prior.log_prob, x, d, prior, "gradient of log_prob", dtype)
+        h, allowed = finite_step(dtype)
+        ends = [float(prior.log_prob(combine(1, x, s * h, d))) for s in (1, -1)]
+        difference, along = (ends[0] - ends[1]) / (2 * h), float(vdot(prior.score(x), d))
+        near = abs(along - difference) <= allowed * (abs(difference) + abs(float(value)))
+        require(near, prior, "score against log_prob", f"{along:.9g} against {difference:.9g}")
+        if prior.normalized:
+            _check_normalised(prior, x)
+    if isinstance(prior, priors.HasProx):
+        _check_prox(prior, x, d, dtype)
+    keys = jax.random.split(key, NUM_DRAWS)
+    if isinstance(prior, priors.HasTransform):
+        source = prior.transform.in_structure
+        pushed = jax.vmap(lambda k: ravel_pytree(prior.transform(white(k, source, dtype)))[0])(keys)
+        _check_moments(prior, pushed, keys, "transform")
+    if isinstance(prior, priors.HasSample):
+        require(Structure(x).matches(structure), prior, "structure of a sample")
+        close(prior.sample(key), x, 0.0, prior, "the same key gives the same sample")
+        _check_moments(prior, jax.vmap(lambda k: ravel_pytree(prior.sample(k))[0])(keys), keys, "sample")
+    if isinstance(prior, priors.HasDenoiser):
+        require(Structure(prior.denoise(x, jnp.ones(()))).matches(structure), prior, "structure of the denoised")
+
+
+def _check_normalised(prior, x) -> None:
+    flat, unravel = ravel_pytree(x)
+    gaussian = prior.as_gaussian()
+    if gaussian is not None:
+        matrix = np.asarray(dense(gaussian.covariance))
+        u = np.asarray(flat) - np.asarray(ravel_pytree(gaussian.mean)[0])
+        logdet = np.linalg.slogdet(2 * np.pi * matrix)[1]
+        wanted, got = -0.5 * (u @ np.linalg.solve(matrix, u) + logdet), float(prior.log_prob(x))
+        allowed = tolerance(1e-9, matrix.dtype) * (abs(wanted) + abs(logdet))
+        require(abs(got - wanted) <= allowed, prior, "normal density", f"{got:.12g}, dense {wanted:.12g}")
+    elif flat.size <= 2:
+        # x = sinh t: fine in the middle, far out in the tails
+        t = np.linspace(-14, 14, 6001 if flat.size == 1 else 801)
+        nodes = np.stack(np.meshgrid(*[np.sinh(t)] * flat.size, indexing="ij"), -1).reshape(-1, flat.size)
+        weights = np.prod(np.cosh(np.arcsinh(nodes)), -1) * (t[1] - t[0]) ** flat.size
+        values = jax.lax.map(lambda v: prior.log_prob(unravel(v)), jnp.asarray(nodes, flat.dtype))
+        density = np.exp(np.asarray(values))
+        total = float((weights * density).sum())
+        require(abs(total - 1) < 1e-3, prior, "normalisation", f"the density integrates to {total:.6f}")
+
+
+def _check_prox(prior, x, d, dtype) -> None:
+    v, step = combine(1, x, 1, d), jnp.asarray(0.7, dtype)
+    best = prior.prox(v, step)
+    close(eqx.filter_jit(lambda p: p.prox(v, step))(prior), best, tolerance(1e-9, dtype), prior, "jit of prox")
+    if not isinstance(prior, priors.HasLogProb):
+        return
+    flat, unravel = ravel_pytree(v)
+
+    def objective(a):
+        return -prior.log_prob(unravel(a)) + jnp.sum((a - flat) ** 2) / (2 * step)
+
+    function = jax.jit(jax.value_and_grad(objective))
+    found = scipy.optimize.minimize(lambda a: tuple(map(np.asarray, function(jnp.asarray(a, dtype)))), flat, jac=True)
+    excess = float(objective(ravel_pytree(best)[0]) - found.fun)
+    allowed = 1e-6 + tolerance(0, dtype) * abs(found.fun)
+    require(excess <= allowed, prior, "prox against brute force", f"its objective is larger by {excess:.3g}")
+
+
+def _check_moments(prior, draws, keys, what) -> None:
+    """Mean and covariance of draws against a Gaussian's; otherwise the first two moments against samples."""
+    draws = np.asarray(draws)
+    gaussian = prior.as_gaussian()
+    if gaussian is not None:
+        u = draws - np.asarray(ravel_pytree(gaussian.mean)[0])
+        half = np.linalg.inv(np.linalg.cholesky(np.asarray(dense(gaussian.covariance))))
+        z = u @ half.T
+        n = z.shape[1]
+        pull = (z.T @ z / len(z) - np.eye(n)) * np.sqrt(len(z)) / np.sqrt(1 + np.eye(n))
+        worst = max(np.abs(pull).max(), np.abs(z.mean(0)).max() * np.sqrt(len(z)))
+        require(worst < 6, prior, f"moments of {what}", f"off by {worst:.1f} Monte-Carlo standard errors")
+    elif what == "transform" and isinstance(prior, priors.HasSample):
+        fresh = np.asarray(jax.vmap(lambda k: ravel_pytree(prior.sample(jax.random.fold_in(k, 7)))[0])(keys))
+        for power in (1, 2):
+            a, b = draws**power, fresh**power
+            error = np.sqrt((a.var(0) + b.var(0)) / len(keys))
+            worst = (np.abs(a.mean(0) - b.mean(0)) / error).max()
+            require(worst < 6, prior, "transform against sample", f"moment {power} off by {worst:.1f} errors")

@@ -1,0 +1,204 @@
+"""The one list of operators, covariances, priors and solvers that the contract tests run over.
+
+Each entry is a factory: called again, it gives the same structure with new arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from invprob import covariance as cov
+from invprob import operators as op
+from invprob import priors
+from invprob.infer import solvers
+from invprob.infer.solvers import ConjugateGradient, Optax, Wiener
+
+SHAPE = (6, 7)
+_SEEDS = itertools.count()
+
+
+def fresh(*shape: int) -> jax.Array:
+    """White noise that differs at each call."""
+    return jax.random.normal(jax.random.key(next(_SEEDS)), shape)
+
+
+def kernel(size: int = 3) -> jax.Array:
+    """A lopsided PSF of sum one that differs at each call."""
+    image = jnp.exp(fresh(size, size))
+    return image / image.sum()
+
+
+def spectrum(shape: tuple[int, int] = SHAPE) -> jax.Array:
+    """A positive power spectrum that differs at each call."""
+    return jnp.exp(fresh()) / (0.1 + op.frequencies(shape)) ** 2
+
+
+def transfer(shape: tuple[int, int] = SHAPE) -> jax.Array:
+    """The complex transfer function of a lopsided PSF."""
+    return op.transfer_function(kernel(), shape)
+
+
+class Saturation(eqx.Module):
+    """A non-linear response with arrays of its own."""
+
+    level: jax.Array
+
+    def __call__(self, x):
+        return self.level * jnp.tanh(x / self.level)
+
+
+def saturation() -> op.Function:
+    """`Saturation` as an operator."""
+    return op.Function(Saturation(3.0 + fresh(*SHAPE) ** 2), SHAPE)
+
+
+def convolve() -> op.Convolve:
+    """A convolution without wrap-around."""
+    return op.Convolve(kernel(), SHAPE)
+
+
+def tree() -> dict[str, tuple[int, ...]]:
+    """Shapes of an image and a sky level."""
+    return {"image": SHAPE, "sky": ()}
+
+
+def image_and_sky() -> Any:
+    """A convolved image plus a sky level."""
+    both = op.Each({"image": convolve(), "sky": op.Fill((4, 5))})
+    return op.Sum(both.out_structure) @ both
+
+
+VALID = np.random.default_rng(0).random(SHAPE) > 0.3
+
+OPERATORS: dict[str, tuple[type, Callable[[], op.AbstractOperator]]] = {
+    "Adjoint": (op.Adjoint, lambda: convolve().T),
+    "Adjoint of FourierSynthesis": (op.Adjoint, lambda: op.FourierSynthesis(transfer(), SHAPE).T),
+    "CircularConvolve": (op.CircularConvolve, lambda: op.CircularConvolve(transfer(), SHAPE)),
+    "CircularConvolve, odd sides": (
+        op.CircularConvolve,
+        lambda: op.CircularConvolve.from_kernel(kernel(), (5, 9)),
+    ),
+    "CircularConvolve, real": (op.CircularConvolve, lambda: op.CircularConvolve(spectrum(), SHAPE)),
+    "Composition": (op.Composition, lambda: convolve() @ saturation()),
+    "Composition, twice": (op.Composition, lambda: saturation() @ op.Multiply(fresh(*SHAPE)) @ saturation()),
+    "Convolve": (op.Convolve, convolve),
+    "Crop": (op.Crop, lambda: op.Crop(SHAPE, (slice(1, 4), slice(0, 5)))),
+    "Each": (op.Each, lambda: op.Each({"image": convolve(), "sky": op.Fill((3,))})),
+    "Fill": (op.Fill, lambda: op.Fill(SHAPE)),
+    "FourierSynthesis": (op.FourierSynthesis, lambda: op.FourierSynthesis(jnp.sqrt(spectrum()), SHAPE)),
+    "FourierSynthesis, complex": (op.FourierSynthesis, lambda: op.FourierSynthesis(transfer(), SHAPE)),
+    "FourierSynthesis, even sides": (
+        op.FourierSynthesis,
+        lambda: op.FourierSynthesis(transfer((6, 8)), (6, 8)),
+    ),
+    "Function": (op.Function, saturation),
+    "Identity": (op.Identity, lambda: op.Identity(SHAPE)),
+    "Identity of a pytree": (op.Identity, lambda: op.Identity(tree())),
+    "Jacobian": (op.Jacobian, lambda: saturation().linearize(fresh(*SHAPE))),
+    "LinearComposition": (
+        op.LinearComposition,
+        lambda: op.PixelBin(2, (4, 4)) @ op.Convolve(kernel(), (6, 6)),
+    ),
+    "LinearComposition, image and sky": (op.LinearComposition, image_and_sky),
+    "Multiply": (op.Multiply, lambda: op.Multiply(fresh(*SHAPE))),
+    "Multiply, complex": (op.Multiply, lambda: op.Multiply(fresh(*SHAPE) + 1j * fresh(*SHAPE))),
+    "Multiply by a number": (op.Multiply, lambda: op.Multiply(fresh(), SHAPE)),
+    "Multiply of a half-spectrum": (
+        op.LinearComposition,
+        lambda: op.FourierSynthesis(transfer(), SHAPE) @ op.Multiply(transfer()),
+    ),
+    "Pad": (op.Pad, lambda: op.Pad((9, 8), (slice(2, 8), slice(0, 7)))),
+    "Part": (op.Part, lambda: op.Part("sky", tree())),
+    "PixelBin": (op.PixelBin, lambda: op.PixelBin(3, (6, 9))),
+    "Select": (op.Select, lambda: op.Select(VALID)),
+    "Shift": (op.Shift, lambda: op.Shift(fresh(2), SHAPE)),
+    "Shift, even sides": (op.Shift, lambda: op.Shift(fresh(2), (6, 8))),
+    "Stack": (op.Stack, lambda: op.stack([convolve(), op.Multiply(fresh(*SHAPE)), op.Identity(SHAPE)])),
+    "Sum": (op.Sum, lambda: op.Sum({"a": SHAPE, "b": SHAPE})),
+}
+
+
+def diagonal(*shape: int) -> cov.Diagonal:
+    """A diagonal covariance."""
+    return cov.Diagonal(jnp.exp(fresh(*shape)))
+
+
+def stationary() -> cov.Stationary:
+    """A stationary covariance."""
+    return cov.Stationary(spectrum(), SHAPE)
+
+
+COVARIANCES: dict[str, tuple[type, Callable[[], cov.AbstractCovariance]]] = {
+    "Blocks": (cov.Blocks, lambda: cov.Blocks({"image": stationary(), "sky": diagonal()})),
+    "Blocks of diagonals": (cov.Blocks, lambda: cov.Blocks((diagonal(3, 2), diagonal(4)))),
+    "Diagonal": (cov.Diagonal, lambda: diagonal(*SHAPE)),
+    "Diagonal, masked": (cov.Diagonal, lambda: diagonal(*SHAPE).masked(VALID)),
+    "Stationary": (cov.Stationary, stationary),
+    "Stationary, even sides": (cov.Stationary, lambda: cov.Stationary(spectrum((6, 8)), (6, 8))),
+}
+
+
+def field(shape: tuple[int, int] = SHAPE) -> priors.GaussianField:
+    """A Gaussian field with a power law."""
+    return priors.GaussianField(shape, priors.PowerLaw(2.0 + fresh() ** 2, 0.2, 3.0))
+
+
+def mixture(sigma: float = 0.1, wide: float = 2.0, share: float = 0.3) -> Any:
+    """A narrow and a wide normal distribution: spike and slab."""
+    import tensorflow_probability.substrates.jax.distributions as tfd
+
+    weights = tfd.Categorical(probs=jnp.asarray([1 - share, share]))
+    return tfd.MixtureSameFamily(weights, tfd.Normal(jnp.zeros(2), jnp.asarray([sigma, wide])))
+
+
+def laplace(*shape: int) -> Any:
+    """A TFP distribution with a number for each pixel."""
+    import tensorflow_probability.substrates.jax.distributions as tfd
+
+    return tfd.Laplace(fresh(*shape), 1.0 + fresh(*shape) ** 2)
+
+
+PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
+    "FromTFP": (priors.FromTFP, lambda: priors.FromTFP(laplace(*SHAPE), SHAPE)),
+    "FromTFP, one pixel": (priors.FromTFP, lambda: priors.FromTFP(laplace(), (1,))),
+    "FromTFP, mixture": (priors.FromTFP, lambda: priors.FromTFP(mixture(0.1 + float(fresh()) ** 2), (2,))),
+    "Gaussian": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), stationary())),
+    "Gaussian, diagonal": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), diagonal(*SHAPE))),
+    "Gaussian, flat": (priors.Gaussian, lambda: priors.flat(fresh(), 3.0)),
+    "GaussianField": (priors.GaussianField, field),
+    "Product": (
+        priors.Product,
+        lambda: priors.Product({"image": field(), "sky": priors.Gaussian(fresh(), diagonal())}),
+    ),
+    "Product with a mixture": (
+        priors.Product,
+        lambda: priors.Product((priors.FromTFP(laplace(), (1,)), priors.Gaussian(fresh(1), diagonal(1)))),
+    ),
+}
+
+_ADAM = optax.adam(3e-2)
+_MOMENTUM = optax.sgd(0.1, momentum=0.9, nesterov=True)
+
+SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
+    "cg": (ConjugateGradient, ConjugateGradient),
+    "lbfgs": (Optax, Optax),
+    "adam": (Optax, lambda: Optax(_ADAM, rtol=1e-4)),
+    "momentum": (Optax, lambda: Optax(_MOMENTUM, rtol=1e-6)),
+    "wiener": (Wiener, Wiener),
+}
+
+# what each list has to cover: every final public class of these names
+COVERAGE: dict[str, tuple[Any, type, dict[str, tuple[type, Callable[[], Any]]]]] = {
+    "operators": (op, op.AbstractOperator, OPERATORS),
+    "covariance": (cov, cov.AbstractCovariance, COVARIANCES),
+    "priors": (priors, priors.AbstractPrior, PRIORS),
+    "solvers": (solvers, solvers.AbstractSolver, SOLVERS),
+}

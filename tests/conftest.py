@@ -1,0 +1,25 @@
+"""Double precision everywhere, the development data, and what needs a GPU."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The development data beside the repository; a test that needs them is skipped where they are not."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("the development data are not here: ../shared/data")
+    return path
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what is marked `gpu` where JAX sees none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not any(device.platform == "gpu" for device in jax.devices()):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, and JAX sees none"))
