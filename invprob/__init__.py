@@ -17,7 +17,8 @@ _WHERE = {
     "operators": "", "covariance": "", "Diagonal": "covariance", "Stationary": "covariance", "likelihoods": "",
     "priors": "", "Posterior": "posterior", "Hierarchy": "posterior",
     # inference
-    "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map", "field_hierarchy": "infer.strength",
+    "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
+    "field_hierarchy": "infer.strength",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
     # results and the one door
     "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",

@@ -314,6 +314,16 @@ class Blocks(AbstractCovariance):
         return Blocks(self._map(lambda part, r, c: part.updated(r, c), row, curvature))
 
 
+def without_levels(covariance: AbstractCovariance) -> AbstractCovariance:
+    """The covariance with single numbers, such as a sky level, held fixed: their variance is zero."""
+    if isinstance(covariance, Blocks):
+        parts = covariance.parts
+        return Blocks(jax.tree.map(without_levels, parts, is_leaf=lambda n: isinstance(n, AbstractCovariance)))
+    if isinstance(covariance, Diagonal) and covariance.variance.ndim == 0:
+        return Diagonal(jnp.zeros_like(covariance.variance))
+    return covariance
+
+
 def dense(covariance: AbstractCovariance, dtype=None) -> Float[Array, "n n"]:
     """The matrix of a covariance of one array, for tests and small problems."""
     return dense_operator(covariance.operator, dtype)
@@ -329,4 +339,4 @@ def dense_operator(operator: AbstractLinearOperator, dtype=None) -> Float[Array,
     return columns.T
 
 
-__all__ = ["AbstractCovariance", "Blocks", "Diagonal", "Stationary", "dense", "dense_operator", "white"]
+__all__ = ["AbstractCovariance", "Blocks", "Diagonal", "Stationary", "dense", "dense_operator", "white", "without_levels"]

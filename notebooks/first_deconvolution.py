@@ -37,7 +37,7 @@ import invprob as ip
 
 jax.config.update("jax_enable_x64", True)  # double precision; the library follows the arrays it is given
 here = Path.cwd()
-data = next(p / "data" for p in (here, here.parent) if (p / "data" / "ground.fits").exists())
+data = next(p / "data" for p in (here, *here.parents) if (p / "data" / "ground.fits").exists())
 
 # %% [markdown]
 # ## The observation

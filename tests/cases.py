@@ -19,7 +19,7 @@ from invprob import covariance as cov
 from invprob import operators as op
 from invprob import priors
 from invprob.infer import solvers
-from invprob.infer.solvers import ConjugateGradient, Optax, Wiener
+from invprob.infer.solvers import ConjugateGradient, Optax, TwoGrid, Wiener
 
 SHAPE = (6, 7)
 _SEEDS = itertools.count()
@@ -192,6 +192,7 @@ SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
     "lbfgs": (Optax, Optax),
     "adam": (Optax, lambda: Optax(_ADAM, rtol=1e-4)),
     "momentum": (Optax, lambda: Optax(_MOMENTUM, rtol=1e-6)),
+    "twogrid": (TwoGrid, lambda: TwoGrid((20, 20), rtol=1e-9)),
     "wiener": (Wiener, Wiener),
 }
 

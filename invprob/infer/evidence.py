@@ -4,8 +4,8 @@ Data ``y = A u + n`` have the covariance ``C = A S A.T + N``. For a stationary p
 treats all positions alike (convolution, binning, shift, a sky level) ``A S A.T`` depends on the distance of two data
 alone: one table of covariances by lag holds all of it, and costs two applications of ``A S A.T``. Up to
 `EXACT_LIMIT` valid data the evidence is exact, by a Cholesky factor of C with mask and variances as they are; beyond,
-it is the debiased Whittle likelihood (Sykulski et al. 2019, Biometrika 106, 251), with mask and frame exact in the
-expectation of the periodogram.
+it is the debiased Whittle likelihood (Sykulski et al. 2019, Biometrika 106, 251) of the tapered data less their mean,
+with mask, frame and taper exact in the expectation of the periodogram.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 import scipy.signal
+import scipy.signal.windows
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.linalg.lapack import dpotri  # type: ignore[attr-defined]
 
-from invprob.covariance import Diagonal, dense_operator
+from invprob.covariance import Diagonal, dense_operator, without_levels
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, LinearGaussian, Posterior
 
 EXACT_LIMIT = 1800
 PROBE_TOLERANCE = 1e-3
+TAPER = 0.5  # part of each side over which the Whittle window falls to zero at the frame's edges
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,12 @@ def _density(signal, variance, y):
     return -0.5 * y @ alpha - half_logdet - 0.5 * len(y) * np.log(2 * np.pi), factor, alpha
 
 
-def _parts(hierarchy: Hierarchy, t):
+def _parts(hierarchy: Hierarchy, t, without_level: bool = False):
     """Lag covariance, noise variance and data at flat theta."""
     unravel = ravel_pytree(hierarchy.start)[1]
     system = _system(hierarchy.build(unravel(t)))
+    if without_level:
+        system = eqx.tree_at(lambda s: s.covariance, system, without_levels(system.covariance))
     return lag_covariance(system), system.noise.variance, system.centred  # type: ignore[attr-defined]
 
 
@@ -167,16 +171,19 @@ def _whittle(hierarchy: Hierarchy, window, pairs, t):
     ny, nx = window.shape
 
     def value(at):
-        table, variance, y = _parts(hierarchy, at)
+        table, variance, y = _parts(hierarchy, at, without_level=True)
+        y = y - jnp.sum(window * y) / jnp.sum(window)
         full = jnp.concatenate([table[:0:-1, ::-1], table]) * pairs
         folded = jnp.zeros((ny, nx)).at[_wrapped(ny)[:, None], _wrapped(nx)[None]].add(full)
-        expected = jnp.fft.rfft2(folded).real + jnp.sum(jnp.where(window > 0, variance, 0))
-        observed = jnp.abs(jnp.fft.rfft2(jnp.where(window > 0, y, 0))) ** 2
+        expected = jnp.fft.rfft2(folded).real + jnp.sum(jnp.where(window > 0, window**2 * variance, 0))
+        observed = jnp.abs(jnp.fft.rfft2(jnp.where(window > 0, window * y, 0))) ** 2
         columns = np.full(nx // 2 + 1, 1.0)
         columns[1 : (nx + 1) // 2] = 2.0
+        counted = np.broadcast_to(columns, (ny, nx // 2 + 1)).copy()
+        counted[0, 0] = 0.0  # the mean was taken off
         expected = jnp.maximum(expected, 1e-12 * jnp.max(expected))
-        terms = jnp.log(2 * jnp.pi * expected / (ny * nx)) + observed / expected
-        return -0.5 * jnp.sum(columns * terms)
+        terms = jnp.log(2 * jnp.pi * expected / jnp.sum(window**2)) + observed / expected
+        return -0.5 * jnp.sum(counted * terms)
 
     return jax.value_and_grad(value)(t)
 
@@ -219,9 +226,9 @@ class _Whittle:
     name = "whittle"
 
     def __init__(self, hierarchy: Hierarchy, system: LinearGaussian):
-        window = np.zeros(system.data.size)
-        window[_good(system)] = 1
-        window = window.reshape(system.data.shape)
+        valid = np.zeros(system.data.size)
+        valid[_good(system)] = 1
+        window = valid.reshape(system.data.shape) * _taper(system.data.shape)
         self.hierarchy, self.window = hierarchy, jnp.asarray(window)
         self.pairs = _autocorrelation(window)
 
@@ -230,8 +237,14 @@ class _Whittle:
         return float(value), np.asarray(gradient)
 
 
+def _taper(shape):
+    """A window that falls to zero at the frame's edge, so that a cut there does not leak into all frequencies."""
+    rows, columns = (scipy.signal.windows.tukey(n + 2, TAPER)[1:-1] for n in shape)
+    return rows[:, None] * columns[None]
+
+
 def _autocorrelation(window):
-    return jnp.asarray(np.round(scipy.signal.fftconvolve(window, window[::-1, ::-1])))
+    return jnp.asarray(scipy.signal.fftconvolve(window, window[::-1, ::-1]))
 
 
 def _wrapped(n):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,13 +187,13 @@ def iterate(
     return Run(x, status, int(state.metrics.step), float(state.metrics.gap), float(chi2), int(num_data), tuple(history))
 
 
-def _line(solver, problem, post, state, num_data, max_steps, seconds) -> Progress:
-    _, chi2 = _look(solver, problem, post, state)
+def _line(solver, problem, post, state, max_steps, seconds) -> Progress:
+    _, chi2, num_data = _look(solver, problem, post, state)
     return Progress(
         int(state.metrics.step),
         max_steps,
         float(state.metrics.gap),
-        float(chi2) / max(num_data, 1.0),
+        float(chi2) / max(float(num_data), 1.0),
         seconds,
     )
 
@@ -231,7 +232,8 @@ class _Checkpoint:
 def _fingerprint(post: Posterior) -> str:
     import hashlib
 
-    digest = hashlib.sha256()
+    # the settings as well as the arrays, without the addresses of functions, which differ from run to run
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(jax.tree.structure(post))).encode())
     for leaf in jax.tree.leaves(eqx.filter(post, eqx.is_array)):
         digest.update(np.asarray(leaf).tobytes())
         digest.update(str(jnp.shape(leaf)).encode())

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods, priors
+from invprob.covariance import without_levels
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, Posterior
 
@@ -71,7 +72,8 @@ def _predicted_variance(post: Posterior, likelihood: likelihoods.Gaussian) -> Fl
     """Prior variance of a datum in the middle of the frame, for the image alone."""
     system = post.linear_gaussian()
     assert system is not None
-    signal = compose(system.operator, system.covariance.operator, Adjoint(system.operator))
+    covariance = without_levels(system.covariance).operator
+    signal = compose(system.operator, covariance, Adjoint(system.operator))
     shape = likelihood.data.shape
     middle = tuple(n // 2 for n in shape)
     return signal(jnp.zeros(shape, likelihood.data.dtype).at[middle].set(1))[middle]

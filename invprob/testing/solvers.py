@@ -17,7 +17,7 @@ from invprob.infer.find_map import find_map, solve
 from invprob.infer.solvers import AbstractSolver
 from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING
 from invprob.operators import Convolve
-from invprob.operators.base import precision_of
+from invprob.operators.base import precision_of, zeros
 from invprob.posterior import Posterior
 from invprob.result import Status
 from invprob.testing.base import first, repeated, require
@@ -91,6 +91,6 @@ def dense_posterior(post: Posterior) -> tuple[PyTree, np.ndarray]:
     weight = np.asarray(dense_operator(system.noise.inv))
     signal = np.asarray(dense(system.covariance))
     covariance = np.linalg.inv(forward.T @ weight @ forward + np.linalg.inv(signal))
-    mean, unravel = ravel_pytree(system.mean)
-    deviation = covariance @ (forward.T @ weight @ np.asarray(system.data).ravel())
-    return unravel(mean + deviation), covariance
+    _, unravel = ravel_pytree(zeros(system.covariance.structure, system.data.dtype))
+    deviation = covariance @ (forward.T @ weight @ np.asarray(system.centred).ravel())
+    return system.shifted(unravel(jnp.asarray(deviation))), covariance

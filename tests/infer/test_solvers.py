@@ -1,31 +1,24 @@
 """Every solver keeps the contract of solvers."""
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from invprob import likelihoods, operators, priors
-from invprob.covariance import Diagonal
 from invprob.infer.solvers import ConjugateGradient, Wiener
-from invprob.posterior import Posterior
 from invprob.testing import check_solver, small_problem
 
-from ..cases import SOLVERS, kernel
+from ..cases import SOLVERS
+from .problems import masked_problem, periodic_problem, psf
 
-
-def circulant_problem():
-    """Periodic, evenly noisy and complete, as the Wiener filter needs it."""
-    shape = (8, 9)
-    operator = operators.CircularConvolve.from_kernel(kernel(), shape)
-    prior = priors.GaussianField(shape, priors.PowerLaw(4.0, 0.1, 3.0))
-    data = operator(prior.sample(jax.random.key(0))) + 0.3 * jax.random.normal(jax.random.key(1), shape)
-    return Posterior(likelihoods.Gaussian(operator, data, Diagonal(jnp.full(shape, 0.09))), prior)
+PROBLEMS = {
+    "wiener": periodic_problem,
+    "twogrid": lambda: masked_problem(side=24, kernel=psf(6.0, 13)),
+}
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_contract(name):
     make = SOLVERS[name][1]
-    check_solver(make(), circulant_problem() if name == "wiener" else None)
+    check_solver(make(), PROBLEMS[name]() if name in PROBLEMS else None)
 
 
 def test_contract_notices_a_solver_that_stops_too_early():

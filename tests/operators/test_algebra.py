@@ -102,7 +102,7 @@ def test_shapes_that_do_not_fit_say_both():
         convolve()(jnp.ones((7, 6)))
     with pytest.raises(ValueError, match=r"PixelBin takes \(6, 6\), but Convolve to its right gives \(4, 5\)"):
         op.PixelBin(2, (6, 6)) @ convolve()
-    with pytest.raises(ValueError, match="takes .*image.*sky.*, not"):
+    with pytest.raises(ValueError, match=r"takes .*image.*sky.*, not"):
         image_and_sky()({"image": jnp.ones(SHAPE)})
 
 

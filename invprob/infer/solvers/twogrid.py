@@ -278,6 +278,7 @@ class TwoGrid(AbstractSolver):
         objective = s.objective - fallen
         coarse = jnp.where(s.stage > 0, CONTRACTION * fallen / objective, FIRST)
         gap = jnp.maximum(FACTOR * jnp.sum(falls) / objective, coarse)
+        gap = jnp.where(objective == 0, 0.0, gap)  # no data, or data that are the prior's mean
         code = jnp.where(gap <= self.rtol, DONE, RUNNING)
         code = jnp.where((curvature <= 0) & (s.squared > 0), STALLED, code)
         code = jnp.where(jnp.isfinite(squared), code, NOT_FINITE).astype(jnp.int32)
