@@ -339,4 +339,13 @@ def dense_operator(operator: AbstractLinearOperator, dtype=None) -> Float[Array,
     return columns.T
 
 
-__all__ = ["AbstractCovariance", "Blocks", "Diagonal", "Stationary", "dense", "dense_operator", "white", "without_levels"]
+__all__ = [
+    "AbstractCovariance",
+    "Blocks",
+    "Diagonal",
+    "Stationary",
+    "dense",
+    "dense_operator",
+    "white",
+    "without_levels",
+]

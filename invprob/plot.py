@@ -114,7 +114,8 @@ def _panels(result: Estimate, observation: Observation) -> list[dict[str, Any]]:
     level = {name: 0.0 if abs(sky) < 5 * sigma else sky for name, _ in shown}
     if abs(_sky(image, sigma) - sky) > 5 * sigma:
         level["Estimate"] = 0.0
-    norm = _stretch([array - level[name] for name, array in shown], sigma)
+    error = None if result.std is None else np.asarray(result.std, dtype=float) * per_pixel
+    norms = _stretches({name: array - level[name] for name, array in shown}, sigma, error)
     unit = _unit(frame.unit)
     per = "" if is_surface_brightness(frame.unit) else (" / data pixel" if unit else "per data pixel")
     cmap = _masked_map("inferno")
@@ -125,7 +126,7 @@ def _panels(result: Estimate, observation: Observation) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "array": array - level[name],
-                "norm": norm,
+                "norm": norms[name],
                 "cmap": cmap,
                 "label": label,
                 "extend": "both",
@@ -142,8 +143,7 @@ def _panels(result: Estimate, observation: Observation) -> list[dict[str, Any]]:
                 "extend": "both",
             }
         )
-    if result.std is not None:
-        error = np.asarray(result.std, dtype=float) * per_pixel
+    if error is not None:
         low, high = np.nanpercentile(error, [0.1, 99.9])
         spread = max(high - low, 0.2 * high)
         out.append(
@@ -170,10 +170,23 @@ def _sky(array: Float[np.ndarray, "y x"], sigma: float) -> float:
     return level
 
 
-def _stretch(arrays: list[Float[np.ndarray, "y x"]], sigma: float) -> Normalize:
-    """One asinh stretch from a little below the sky to the bright pixels of all arrays."""
-    bright = max(float(np.nanpercentile(a, 99.95)) for a in arrays)
-    dark = float(np.nanpercentile(arrays[0], 1.0))
+def _stretches(
+    arrays: dict[str, Float[np.ndarray, "y x"]], sigma: float, error: Float[np.ndarray, "y x"] | None
+) -> dict[str, Normalize]:
+    """One asinh stretch for all, from a little below the sky to the brightest pixels.
+
+    The estimate has its own where its pixels are much noisier than the data's, else that noise would fill the panel.
+    """
+    bright = max(float(np.nanpercentile(a, 99.95)) for a in arrays.values())
+    norms = dict.fromkeys(arrays, _stretch(arrays["Data"], sigma, bright))
+    noise = sigma if error is None else float(np.nanmedian(error))
+    if noise > sigma:
+        norms["Estimate"] = _stretch(arrays["Estimate"], noise, bright)
+    return norms
+
+
+def _stretch(array: Float[np.ndarray, "y x"], sigma: float, bright: float) -> Normalize:
+    dark = float(np.nanpercentile(array, 1.0))
     low = max(dark, -3 * sigma) if dark < 0 else dark - sigma
     return AsinhNorm(linear_width=3 * sigma, vmin=low, vmax=max(bright, low + 10 * sigma))
 

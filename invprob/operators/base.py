@@ -105,8 +105,10 @@ def vdot(a: PyTree, b: PyTree) -> Array:
 
 def total(tree: PyTree) -> Array:
     """The sum of the leaves, in their own type."""
-    first, *rest = jax.tree.leaves(tree)
-    return sum(rest, start=first)
+    out, *rest = jax.tree.leaves(tree)
+    for leaf in rest:
+        out = out + leaf
+    return out
 
 
 def _real_dot(a, b):

@@ -75,7 +75,7 @@ def latent_frame(observation: Observation, config: Config) -> Frame:
     return frame.pad_by(PADDING * config.refine)
 
 
-def forward(frame: Frame, kernel: Float[Array, "ky kx"] | None, dtype, is_brightness: bool) -> AbstractLinearOperator:
+def forward(frame: Frame, kernel: Any, dtype, is_brightness: bool) -> AbstractLinearOperator:
     """Latent image on a padded frame to noiseless data: convolution, footprint, block sum (or mean)."""
     cut = Crop(frame.shape, frame.footprint)
     seen = cut if kernel is None else Convolve(jnp.asarray(kernel, dtype), frame.shape, frame.footprint)
@@ -114,7 +114,7 @@ def build_model(observation: Observation, config: Config, frame: Frame | None = 
     elif config.sky != "none":
         data = data - jnp.asarray(config.sky, dtype)
     noise = Diagonal(jnp.asarray(observation.variance, dtype))
-    return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, observation.valid), others)
+    return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, jnp.asarray(observation.valid)), others)
 
 
 def _sky_prior(observation: Observation) -> tuple[float, float]:

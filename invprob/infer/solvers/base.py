@@ -13,7 +13,7 @@ RUNNING, DONE, STALLED, NOT_FINITE = 0, 1, 2, 3
 WINDOW, FACTOR = 3, 2.5
 """The objective is taken to be within FACTOR times its last WINDOW decreases of the optimum. The decreases of the next
 steps are a lower bound of the error (Strakos & Tichy 2002, ETNA 13, 56); extrapolating them by their ratio stops too
-early where convergence slows down, which it does when the modes of masked pixels and of the border are all that is left.
+early where convergence slows down, as it does when only the modes of masked pixels and of the border are left.
 """
 
 

@@ -119,7 +119,7 @@ def _parts(system: LinearGaussian | None) -> tuple[AbstractLinearOperator, Circu
 
 
 def _weights(system: LinearGaussian, rest: AbstractLinearOperator):
-    ones = jnp.ones(system.covariance.shape, system.data.dtype)
+    ones = jnp.ones(rest.in_structure.shape, system.data.dtype)
     weight = rest.adjoint(system.noise.inv.apply(rest.apply(ones)))
     return weight, jnp.sum(weight**2) / jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
 
@@ -145,15 +145,15 @@ _reach_of_many = eqx.filter_jit(eqx.filter_vmap(_reach))
 def _even_fast(n: int) -> int:
     from scipy.fft import next_fast_len
 
-    return 2 * next_fast_len(-(-n // 2), real=True)
+    return 2 * int(next_fast_len(-(-n // 2), real=True))  # type: ignore[arg-type]
 
 
 class TwoGrid(AbstractSolver):
     """Conjugate gradients on a coarse grid with fine residuals, for circular convolution and diagonal noise.
 
     It takes forward operators that are a pixelwise operator after a circulant one (convolution and mask, without
-    binning), diagonal noise and a stationary prior. One step costs one FFT pair of the coarse grid; each stage, of which
-    two or three do, one of the fine grid.
+    binning), diagonal noise and a stationary prior. One step costs one FFT pair of the coarse grid; each stage, of
+    which two or three do, one of the fine grid.
 
     Parameters
     ----------
@@ -165,8 +165,11 @@ class TwoGrid(AbstractSolver):
     """
 
     coarse: tuple[int, int] = eqx.field(static=True)
-    rtol: float = 1e-7
+    rtol: float
     name: ClassVar[str] = "twogrid"
+
+    def __init__(self, coarse: tuple[int, int], rtol: float = 1e-7):
+        self.coarse, self.rtol = coarse, rtol
 
     @classmethod
     def fitting(cls, post: Posterior, rtol: float = 1e-7, *, stacked: bool = False) -> TwoGrid | None:
