@@ -6,11 +6,14 @@ import functools
 import json as json_module
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from invprob.errors import ExitCode, InvprobError, UsageError
 
@@ -22,8 +25,32 @@ EXIT_CODES = """\b
 Exit codes: 0 done; 1 unexpected; 2 usage; 3 replay differs; 64 no usable pixels; 65 bad input;
 70 written, but not converged; 73 output exists or cannot be written; 130 interrupted, state kept."""
 
+
+class OneLineGroup(TyperGroup):
+    """A group of commands that says in one line what is wrong with the options."""
+
+    def main(self, args=None, prog_name=None, complete_var=None, standalone_mode: bool = True, **extra) -> Any:
+        named = {"args": args, "prog_name": prog_name, "complete_var": complete_var, **extra}
+        if not standalone_mode:
+            return super().main(standalone_mode=False, **named)
+        try:
+            code = super().main(standalone_mode=False, **named)
+        except WrongUse as error:
+            text = error.format_message()
+            if "\n" in text:  # the help, where no command was given
+                error.show()
+            else:
+                command = error.ctx.command_path if error.ctx else "invprob"
+                say(f"invprob: {text[:1].lower()}{text[1:].rstrip('.')}; see `{command} --help`")
+            code = error.exit_code
+        sys.exit(code or 0)
+
+
+WrongUse: Any = typer.BadParameter.__bases__[0]  # click's UsageError, wherever typer has it from
+
 app = typer.Typer(
     name="invprob",
+    cls=OneLineGroup,
     help="Undo a telescope: deconvolve, denoise and inpaint FITS images, with errors that are meant.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -32,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Verbose = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on stderr but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on stderr but errors.")]
 
 
 def say(text: str) -> None:
@@ -46,9 +73,10 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**options) -> None:
         try:
-            command(**options)
+            with _warnings_in_one_line(bool(options.get("quiet"))):
+                command(**options)
             return
-        except (typer.Exit, typer.BadParameter):
+        except (typer.Exit, WrongUse, BrokenPipeError):
             raise
         except InvprobError as error:
             text, code = str(error), error.exit_code
@@ -64,10 +92,18 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             text = f"unexpected {type(error).__name__}: {error} (for a traceback: invprob --debug COMMAND ...)"
             code = ExitCode.UNEXPECTED
-        say(f"invprob: {text}")
+        say(f"invprob: {' '.join(text.split())}")
         raise typer.Exit(int(code))
 
     return wrapped
+
+
+@contextmanager
+def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
+    """Warnings of the packages below as lines on stderr, without their place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: None if quiet else say(f"warning: {message}")
+        yield
 
 
 def prepare_jax() -> None:
@@ -179,7 +215,7 @@ def deconvolve(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: PNG, PDF or SVG.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout.")] = False,
-    quiet: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Deconvolve a FITS image.
 
@@ -205,9 +241,7 @@ def deconvolve(
 
     target = out if out is not None else _default_out(settings.input.image)
     with terminated_as_interrupted():
-        result, observation = run(settings, target, overwrite=overwrite, plot=plot, listener=_listener(quiet))
-    for warning in observation.warnings:
-        say(f"warning: {warning}")
+        result, _ = run(settings, target, overwrite=overwrite, plot=plot, listener=_listener(quiet))
     if json:
         print(json_module.dumps(_summary(result, target, plot), indent=1))
     elif not quiet:
@@ -314,7 +348,7 @@ def simulate(
 def replay(
     file: Annotated[str, typer.Argument(help="An output of `invprob deconvolve`.")],
     image: Annotated[str | None, typer.Option(help="Where the image lies now, if not where the header says.")] = None,
-    quiet: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Repeat the run that wrote FILE, from its header, and compare.
 

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from invprob.errors import InputError, UsageError
 
 
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
 class InputConfig(BaseModel):
     """How the files are read; see `invprob.read_fits`, whose arguments these are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     image: str | None = Field(None, description="image file FILE[EXT,plane]")
     psf: str | None = Field(None, description="PSF file FILE[EXT], 'none' to denoise; default: the image file's own")
@@ -37,7 +40,7 @@ class Config(BaseModel):
     Every field has a default that needs no knowledge of the image. Unknown fields are errors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     prior: str = Field("gaussian", description="prior on the image")
     strength: float | Literal["auto"] = Field(
@@ -61,7 +64,7 @@ class Config(BaseModel):
     @classmethod
     def _positive(cls, value):
         if value != "auto" and not value > 0:
-            raise ValueError("needs 'auto' or a number above zero")
+            raise ValueError("should be 'auto' or a number above zero")
         return value
 
     @classmethod
@@ -96,8 +99,10 @@ class Config(BaseModel):
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: not TOML ({error})") from None
         merged = {**fields, **{k: v for k, v in changes.items() if k != "input"}}
-        inputs = {**fields.get("input", {}), **changes.get("input", {})}
-        return cls.make(**{**merged, **({"input": inputs} if inputs else {})})
+        inputs = fields.get("input", {})
+        if isinstance(inputs, dict):  # else the model says what is wrong with it
+            inputs = {**inputs, **changes.get("input", {})}
+        return cls.make(**{**merged, "input": inputs})
 
     def to_toml(self) -> str:
         """TOML text that reads back as this configuration; fields without a value are left out."""
@@ -109,8 +114,19 @@ class Config(BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Config:
-        """A configuration from `to_json`."""
-        return cls.make(**json.loads(text))
+        """A configuration from `to_json`.
+
+        Raises
+        ------
+        InputError
+            When the text is not a JSON object.
+        UsageError
+            When a field is not known or does not fit.
+        """
+        try:
+            return cls.make(**json.loads(text))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise InputError(f"not a configuration in JSON ({error})") from None
 
     @property
     def hash(self) -> str:
@@ -119,9 +135,16 @@ class Config(BaseModel):
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("float", "literal['auto']"))
-    given = first.get("input")
+    every = error.errors()
+    first = every[0]
+    where = _place(first)
     if first["type"] == "extra_forbidden":
         return f"configuration: {where!r} is not a known field; `invprob deconvolve --help` lists them"
-    return f"configuration: {where} = {given!r} does not fit: {first['msg']}"
+    # a field of several types has one error for each
+    needed = [str(e["msg"]).removeprefix("Value error, ").removeprefix("Input ") for e in every if _place(e) == where]
+    return f"configuration: {where} = {first.get('input')!r} does not fit: it {' or '.join(dict.fromkeys(needed))}"
+
+
+def _place(error: Any) -> str:
+    """The field of an error, without the types that were tried for it."""
+    return ".".join(str(part) for part in error["loc"] if part != "float" and not str(part).startswith("literal["))

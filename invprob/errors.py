@@ -32,6 +32,10 @@ class UsageError(InvprobError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+class CapabilityError(UsageError, TypeError):
+    """An operator, noise or prior that cannot do what the method asked for needs."""
+
+
 class NoUsablePixelsError(InvprobError, ValueError):
     """Every pixel is masked, not a number, or without a finite variance."""
 

@@ -20,6 +20,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, TextArea, V
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import FuncFormatter
 
+from invprob.errors import UsageError
 from invprob.files import atomic_write
 from invprob.observation import Frame, Observation
 from invprob.result import Estimate
@@ -361,10 +362,20 @@ def _title(result: Estimate, observation: Observation) -> str:
 
 def _save(figure: Figure, path: Path, overwrite: bool, dpi: int) -> None:
     """Write the picture whole or not at all."""
-    from invprob.errors import UsageError
-
-    kind = path.suffix.lstrip(".").lower() or "png"
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise UsageError(f"{path}: matplotlib cannot write '{kind}'; use .png, .pdf or .svg")
+    kind = picture_format(path)
     with atomic_write(path, overwrite) as stream:
         figure.savefig(stream, format=kind, dpi=dpi)
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a name asks for, PNG without one.
+
+    Raises
+    ------
+    UsageError
+        When matplotlib cannot write it.
+    """
+    kind = Path(path).suffix.lstrip(".").lower() or "png"
+    if kind not in FigureCanvasAgg.get_supported_filetypes():
+        raise UsageError(f"{path}: matplotlib cannot write '{kind}'; use .png, .pdf or .svg")
+    return kind

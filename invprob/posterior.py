@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance
+from invprob.errors import CapabilityError
 from invprob.likelihoods.base import AbstractLikelihood
 from invprob.operators.base import (
     AbstractLinearOperator,
@@ -49,7 +50,7 @@ class Posterior(eqx.Module):
     def log_prob(self, x: PyTree) -> Float[Array, ""]:
         """Log-density at x, up to the evidence (and the prior's constant where it is not normalised)."""
         if not isinstance(self.prior, HasLogProb):
-            raise TypeError(
+            raise CapabilityError(
                 f"{type(self.prior).__name__} has no log_prob; choose a method that needs only what the prior has"
             )
         return self.likelihood.log_prob(x) + self.prior.log_prob(x)
@@ -57,7 +58,7 @@ class Posterior(eqx.Module):
     def score(self, x: PyTree) -> PyTree:
         """Gradient of the log-density at x."""
         if not isinstance(self.prior, HasScore):
-            raise TypeError(f"{type(self.prior).__name__} has no score")
+            raise CapabilityError(f"{type(self.prior).__name__} has no score")
         return jax.tree.map(jnp.add, jax.grad(self.likelihood.log_prob)(x), self.prior.score(x))
 
     def precision(self, x: PyTree, at: PyTree = None) -> PyTree:
@@ -72,7 +73,7 @@ class Posterior(eqx.Module):
         """
         gaussian = self.prior.as_gaussian()
         if gaussian is None:
-            raise TypeError(f"{type(self.prior).__name__} is not Gaussian and has no constant precision")
+            raise CapabilityError(f"{type(self.prior).__name__} is not Gaussian and has no constant precision")
         fisher = self.likelihood.fisher(x if at is None else at)
         return jax.tree.map(jnp.add, fisher(x), gaussian.covariance.inv(x))
 
@@ -93,7 +94,7 @@ class Posterior(eqx.Module):
         """The posterior in the coordinates in which the prior is N(0, I)."""
         prior = self.prior.as_gaussian() or self.prior
         if not isinstance(prior, HasTransform):
-            raise TypeError(f"{type(prior).__name__} has no transform from white noise")
+            raise CapabilityError(f"{type(prior).__name__} has no transform from white noise")
         return Pullback(self, prior.transform)
 
 

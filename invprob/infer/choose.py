@@ -7,6 +7,7 @@ from jax.core import Tracer
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance, Diagonal, Stationary
+from invprob.errors import CapabilityError
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
@@ -29,7 +30,7 @@ def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
 
     Raises
     ------
-    TypeError
+    CapabilityError
         When the prior offers nothing that a solver here can use.
     """
     operator = post.likelihood.operator
@@ -56,6 +57,6 @@ def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
             f"{kind} operator, {type(post.prior).__name__} prior with a log-density: L-BFGS in {where}",
         )
     can = ", ".join(capabilities(post.prior)) or "nothing"
-    raise TypeError(
+    raise CapabilityError(
         f"no solver for a {type(post.prior).__name__} prior: it offers {can}; a solver needs HasLogProb or HasPrecision"
     )

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, PyTree
 from scipy.linalg.lapack import dpotri  # type: ignore[attr-defined]
 
 from invprob.covariance import Diagonal, dense_operator, without_levels
+from invprob.errors import CapabilityError
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, LinearGaussian, Posterior
 
@@ -60,9 +61,9 @@ class Evidence:
 def _system(post: Posterior) -> LinearGaussian:
     system = post.linear_gaussian()
     if system is None:
-        raise TypeError("the evidence is known for a linear operator, Gaussian noise and a Gaussian prior only")
+        raise CapabilityError("the evidence is known for a linear operator, Gaussian noise and a Gaussian prior only")
     if not isinstance(system.noise, Diagonal):
-        raise TypeError(f"the evidence needs Diagonal noise, not {type(system.noise).__name__}")
+        raise CapabilityError(f"the evidence needs Diagonal noise, not {type(system.noise).__name__}")
     return system
 
 
@@ -255,7 +256,7 @@ def maximise_evidence(
     hierarchy: Hierarchy,
     *,
     exact_limit: int = EXACT_LIMIT,
-    starts: int = 4,
+    starts: int = 2,
     note: Callable[[str], Any] | None = None,
 ) -> Evidence:
     """The hyperparameters that maximise the marginal likelihood within their bounds.
@@ -267,13 +268,14 @@ def maximise_evidence(
     exact_limit
         Most valid data for which the exact evidence is used.
     starts
-        Starts of the local search besides the hierarchy's own: the best of a coarse random design between the bounds.
+        The local searches of the Whittle likelihood start from so many and one more, the best of the hierarchy's start
+        and a coarse random design between the bounds. The exact evidence is searched from the best of their ends.
     note
-        Called with a line after each local search.
+        Called with a line after the search of the exact evidence.
 
     Raises
     ------
-    TypeError
+    CapabilityError
         When the posterior is not linear-Gaussian, or too large for the exact evidence and not stationary.
     """
     with jax.enable_x64(True):
@@ -282,7 +284,7 @@ def maximise_evidence(
         lower, upper = (np.asarray(ravel_pytree(t)[0]) for t in (hierarchy.lower, hierarchy.upper))
         system = _system(hierarchy.build(hierarchy.start))
         if not is_stationary(system):
-            raise TypeError(
+            raise CapabilityError(
                 "the evidence is maximised for operators that treat all positions alike and stationary priors only; "
                 "give the strength by hand"
             )
@@ -318,16 +320,12 @@ def _search(objective, cheap, start, lower, upper, starts, note):
     def descend(function, t):
         return scipy.optimize.minimize(negative(function), t, jac=True, method="L-BFGS-B", bounds=bounds)
 
-    rough = [descend(cheap, design[i]) for i in np.argsort(scores)[: starts + 1]]
+    best = np.argsort(scores)[: starts + 1]
+    rough = sorted((descend(cheap, design[i]) for i in best), key=lambda r: r.fun)
     if objective is cheap:
-        return min(rough, key=lambda r: r.fun), count
-    distinct: list[np.ndarray] = []
-    for r in sorted(rough, key=lambda r: r.fun):
-        if all(np.abs(r.x - t).max() > 0.3 for t in distinct):
-            distinct.append(r.x)
-    results = []
-    for t in distinct[:2]:
-        results.append(descend(objective, t))
-        if note is not None:
-            note(f"evidence search from {np.round(t, 2)}: log evidence {-results[-1].fun:.2f}")
-    return min(results, key=lambda r: r.fun), count
+        return rough[0], count
+    first = min((r.x for r in rough), key=lambda t: negative(objective)(t)[0])
+    result = descend(objective, first)
+    if note is not None:
+        note(f"evidence search from {np.round(first, 2)}: log evidence {-result.fun:.2f}")
+    return result, count

@@ -12,6 +12,7 @@ import lineax
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from invprob.errors import UsageError
 from invprob.infer.choose import choose_solver
 from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
@@ -33,7 +34,7 @@ def as_solver(
 
     Raises
     ------
-    ValueError
+    UsageError
         For a name that is not known.
     """
     if isinstance(method, AbstractSolver):
@@ -43,7 +44,7 @@ def as_solver(
     if method == "auto":
         return choose_solver(post, rtol)
     if method not in NAMES:
-        raise ValueError(f"no solver is called {method!r}; there are auto, {', '.join(NAMES)}")
+        raise UsageError(f"no solver is called {method!r}; there are auto, {', '.join(NAMES)}")
     return NAMES[method](rtol), "chosen by the caller"
 
 
@@ -83,8 +84,8 @@ def find_map(
 
     Raises
     ------
-    TypeError
-        When the prior cannot do what the solver needs.
+    CapabilityError
+        When the operator, the noise or the prior cannot do what the solver needs (a `TypeError`).
     """
     solver, reason = as_solver(method, post, rtol)
     run = iterate(

@@ -74,10 +74,13 @@ def read_images(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises
     ------
     InputError
-        When there is no such file or it is not one of ours.
+        When there is no such file, it is not one of ours, or it is damaged.
     """
     with _open(path) as hdus:
-        arrays = {hdu.name: np.asarray(hdu.data) for hdu in hdus[1:] if hdu.data is not None}
+        try:
+            arrays = {hdu.name: np.asarray(hdu.data) for hdu in hdus[1:] if hdu.data is not None}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged, perhaps truncated ({error}): get the whole file") from error
         return {name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()}
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from astropy.io import fits
 from invprob.errors import OutputError
 from invprob.files import atomic_write, check_writable
 from invprob.io.wcs import coordinates, is_coordinate, refine_header
-from invprob.observation import Frame, Observation
+from invprob.observation import Frame, InputFile, Observation
 from invprob.result import Estimate, Samples
 from invprob.units import is_surface_brightness
 
@@ -118,10 +118,7 @@ def write_fits(
         values that are not finite. No file is left behind.
     """
     path = Path(path)
-    check_writable(path, overwrite)
-    for source in observation.inputs if observation else ():
-        if path.exists() and os.path.exists(source.path) and os.path.samefile(path, source.path):
-            raise OutputError(f"{path} is an input of this run and is not replaced: choose another name")
+    check_output(path, observation.inputs if observation else (), overwrite)
     frame = frame or result.frame or (observation.frame if observation else None)
     _check(result, frame, path)
     with warnings.catch_warnings():
@@ -150,6 +147,21 @@ def write_fits(
     for note in notes[said:]:
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     return path
+
+
+def check_output(path: str | os.PathLike[str], inputs: Iterable[InputFile], overwrite: bool = False) -> None:
+    """Refuse, before any work is done, an output that could not be written or is an input of the run.
+
+    Raises
+    ------
+    OutputError
+        With what is in the way.
+    """
+    path = Path(path)
+    check_writable(path, overwrite)
+    for source in inputs:
+        if path.exists() and os.path.exists(source.path) and os.path.samefile(path, source.path):
+            raise OutputError(f"{path} is an input of this run and is not replaced: choose another name")
 
 
 def config_text(config: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from invprob.errors import InputError, UsageError
 from invprob.files import check_writable
 from invprob.io.hdus import Spec, sha256
 from invprob.io.read import read_fits
-from invprob.io.readback import compare_fits, read_provenance, same_bytes
-from invprob.io.write import write_fits
+from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
+from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
-from invprob.pipeline.stage import SILENT, Listener, deconvolve
+from invprob.pipeline.stage import SILENT, Listener, check, deconvolve
 from invprob.result import Estimate, Status
 
 REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions
@@ -81,9 +81,14 @@ def run(
         At Ctrl-C during the solve; the state is in a file beside the output, and the same call goes on from it.
     """
     out = Path(out)
-    for path in filter(None, (out, plot)):
-        check_writable(path, overwrite)
+    check(config)
+    if plot is not None:
+        _check_picture(Path(plot), out, overwrite)
+    check_writable(out, overwrite)
     observation = read(config)
+    check_output(out, observation.inputs, overwrite)
+    for warning in observation.warnings:
+        listener.note(f"warning: {warning}")
     result = _deconvolve(observation, config, out, listener)
     _write(result, observation, config, out, overwrite)
     if plot is not None:
@@ -91,6 +96,15 @@ def run(
 
         plot_result(result, observation, plot, overwrite=overwrite)
     return result, observation
+
+
+def _check_picture(plot: Path, out: Path, overwrite: bool) -> None:
+    from invprob.plot import picture_format
+
+    picture_format(plot)
+    check_writable(plot, overwrite)
+    if plot.resolve() == out.resolve():
+        raise UsageError(f"{plot} cannot be both the FITS file and the picture: choose another name for one")
 
 
 def _deconvolve(observation: Observation, config: Config, out: Path, listener: Listener) -> Estimate:
@@ -152,15 +166,18 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
     record = read_provenance(path)
     if record["config"] is None:
         raise InputError(f"{path} holds no configuration: it was not written by `invprob deconvolve`")
+    read_images(path)  # a damaged file is told before the run, not after it
     config = Config.make(**record["config"])
     places = [Path(), Path(path).resolve().parent]
     if image is not None:
         places.insert(0, Path(Spec.parse(image).path).resolve().parent)
-    found = {f.path: _locate(f, places, image if f.role == "image" else None) for f in record["inputs"]}
+    # noise, mask and PSF are often in the image's own file, which then lies where that lies
+    own = {f.path for f in record["inputs"] if f.role == "image"}
+    found = {f.path: _locate(f, places, image if f.path in own else None) for f in record["inputs"]}
     observation = read(config.model_copy(update={"input": _moved(config.input, found)}))
-    back = {str(new): old for old, new in found.items()}
-    inputs = tuple(replace(f, path=back.get(f.path, f.path)) for f in observation.inputs)
-    observation = replace(observation, inputs=inputs)
+    observation = _as_recorded(observation, {new: old for old, new in found.items()})
+    for warning in observation.warnings:
+        listener.note(f"warning: {warning}")
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / Path(path).name
         result = deconvolve(observation, config, listener=listener)
@@ -182,11 +199,15 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
 def _locate(file: InputFile, places: list[Path], given: str | None) -> str:
     candidates = [Spec.parse(given).path] if given else []
     candidates += [str(place / file.path) for place in places] + [str(p / Path(file.path).name) for p in places]
-    for candidate in candidates:
-        if os.path.exists(candidate):
-            if sha256(candidate) != file.sha256:
-                raise InputError(f"{candidate} is not the file that was read: its SHA-256 differs from the header's")
+    there = [candidate for candidate in candidates if os.path.isfile(candidate)]
+    for candidate in there:
+        if sha256(candidate) == file.sha256:
             return candidate
+    if there:
+        raise InputError(
+            f"{there[0]} ({file.role}) is not the file that was read: its SHA-256 differs from the header's; "
+            "give the unchanged file with --image FILE"
+        )
     raise InputError(f"{file.path} ({file.role}) was not found: give its place with --image FILE")
 
 
@@ -197,9 +218,18 @@ def _moved(config: InputConfig, found: dict[str, str]) -> InputConfig:
         if text is None:
             continue
         for old, new in found.items():
-            if text.startswith(old):
+            if text == old or text.startswith((f"{old}[", f"{old}:")):
                 changes[name] = new + text[len(old) :]
     return config.model_copy(update=changes)
+
+
+def _as_recorded(observation: Observation, back: dict[str, str]) -> Observation:
+    """The observation with its files under the names of the header, in the warnings as well."""
+    inputs = tuple(replace(f, path=back.get(f.path, f.path)) for f in observation.inputs)
+    said = observation.warnings
+    for new, old in back.items():
+        said = tuple(warning.replace(new, old) for warning in said)
+    return replace(observation, inputs=inputs, warnings=said)
 
 
 @contextmanager

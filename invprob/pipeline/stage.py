@@ -14,14 +14,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from invprob import likelihoods, priors
 from invprob.config import Config
 from invprob.covariance import Diagonal
 from invprob.errors import UsageError
 from invprob.infer.evidence import Evidence, maximise_evidence
-from invprob.infer.find_map import find_map
+from invprob.infer.find_map import NAMES, as_solver, find_map
 from invprob.infer.loop import Progress
 from invprob.infer.samplers.gaussian import exact_draws
 from invprob.infer.strength import field_hierarchy
@@ -137,14 +137,13 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
     """The posterior with the prior's strength by hand or from the data."""
     by_hand = (config.amplitude, config.scale, config.slope)
     hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
+    check_solver(hierarchy.build(hierarchy.start), config)
     if all(value is not None for value in by_hand):
         theta = {
             name: jnp.log(jnp.asarray(value, model.likelihood.data.dtype))
             for name, value in zip(("log_amplitude", "log_scale", "log_slope"), by_hand, strict=True)
         }
         evidence, how = Evidence(theta, float("nan"), "by hand", 0), "set by hand"
-    elif any(value is not None for value in by_hand):
-        raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
     else:
         listener.note("choosing the prior's amplitude, scale and slope by their evidence")
         evidence = maximise_evidence(hierarchy, note=listener.note)
@@ -257,6 +256,27 @@ def check(config: Config) -> None:
         raise UsageError(f"no prior is called {config.prior!r}; there is 'gaussian'")
     if config.method == "sample" and config.num_samples < 1:
         raise UsageError("method 'sample' needs num_samples of at least 1")
+    if config.solver not in ("auto", *NAMES):
+        raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
+    if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
+        raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
+
+
+def check_solver(post: Posterior, config: Config) -> None:
+    """Refuse a solver that cannot solve for this posterior, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With what the solver needs.
+    """
+    if config.solver == "auto":
+        return
+    solver, _ = as_solver(config.solver, post, config.rtol)
+    try:
+        eqx.filter_eval_shape(solver.prepare, post)
+    except TypeError as error:
+        raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
 
 
 def random_key(observation: Observation, config: Config):
@@ -288,8 +308,10 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
         Kept(post, cut, has_parts, config.method == "sample"),
         max_steps=config.max_steps,
         progress=listener.draw,
+        fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
     )
     drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+    drawn["square"] = drawn["square"].sum(0) / config.num_samples
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
     return assemble(best, seen, drawn, observation, model, config)
@@ -303,9 +325,8 @@ def assemble(
     model: Model,
     config: Config,
 ) -> Estimate | Samples:
-    """The result of a solution (`views`) and of its draws (`Kept`, stacked)."""
-    given = observation.data[observation.valid][0]
-    subtracted = float(given - np.asarray(model.likelihood.data)[observation.valid][0])
+    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the mean of the squares)."""
+    subtracted = 0.0 if config.sky in ("none", "fit") else float(config.sky)
     cards = dict(best.cards)
     cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
     if model.others is not None:
@@ -329,7 +350,7 @@ def assemble(
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
         cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
-    std = np.sqrt(drawn["square"].mean(0))
+    std = np.sqrt(drawn["square"])
     best = replace(best, std=std, effective_dof=best.num_data - trace, cards=cards)
     if config.method == "map":
         return best

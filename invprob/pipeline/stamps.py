@@ -12,11 +12,10 @@ import numpy as np
 
 from invprob.config import Config
 from invprob.errors import InputError
-from invprob.infer.choose import choose_solver
-from invprob.infer.find_map import solve
+from invprob.infer.find_map import as_solver, solve
 from invprob.infer.loop import STATUS
 from invprob.infer.samplers.gaussian import draw
-from invprob.infer.solvers import ConjugateGradient
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient
 from invprob.observation import Observation
 from invprob.operators import Crop
 from invprob.pipeline.stage import (
@@ -78,8 +77,9 @@ def deconvolve_many(
         posts = [strength.post for strength in strengths]
         keys = jnp.stack([random_key(o, config) for o in observations])
         cut = Crop(models[0].frame.shape, models[0].frame.footprint)
-        solved = _batch(_stacked(posts), keys, cut, models[0].others is not None, config)
-        solver, reason = choose_solver(posts[0], config.rtol)
+        kept = [Kept(post, cut, models[0].others is not None, config.method == "sample") for post in posts]
+        solver, reason = _solver(posts[0], config)
+        solved = _batch(_stacked(kept), keys, solver, config.num_samples, config.max_steps)
         results = []
         for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
             seen, drawn, x, steps, gap, code, good = jax.tree.map(lambda a, i=i: np.asarray(a[i]), solved)
@@ -114,35 +114,42 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
     return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
 
 
-def _stacked(posts: list[Posterior]) -> Posterior:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *posts)
+def _solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
+    if config.solver != "auto":
+        return as_solver(config.solver, post, config.rtol)
+    # not on two grids, whose coarse one would depend on the other stamps of the batch
+    return ConjugateGradient(rtol=config.rtol), "a batch of stamps: conjugate gradients, each with its own stop"
+
+
+def _stacked(kept: list[Kept]) -> Kept:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
 
 @eqx.filter_jit
-def _batch(posts: Posterior, keys, cut: Crop, has_parts: bool, config: Config):
-    solver = ConjugateGradient(rtol=config.rtol)
+def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_steps: int):
     draws = ConjugateGradient(rtol=DRAW_RTOL)
 
     def one(stamp):
-        post, key = stamp
-        solution = solve(post, solver, max_steps=config.max_steps)
-        seen = views(post, cut, solution.x, has_parts)
+        kept, key = stamp
+        post = kept.post
+        solution = solve(post, solver, max_steps=max_steps)
+        seen = views(post, kept.cut, solution.x, kept.has_parts)
         drawn, good = {}, jnp.asarray(True)
-        if config.num_samples:
+        if num_samples:
             system = post.linear_gaussian()
             assert system is not None
             whitened = draws.system(system)
-            kept = Kept(post, cut, has_parts, config.method == "sample")
 
             def single(i):
-                d = draw(system, whitened, jax.random.fold_in(key, i), draws, config.max_steps)
+                d = draw(system, whitened, jax.random.fold_in(key, i), draws, max_steps)
                 return kept(d.deviation), d.code
 
-            drawn, codes = jax.lax.map(single, jnp.arange(config.num_samples))
+            drawn, codes = jax.lax.map(single, jnp.arange(num_samples))
+            drawn["square"] = jnp.mean(drawn["square"], 0)
             good = jnp.all(codes == 1)
         return seen, drawn, solution.x, solution.steps, solution.gap, solution.code, good
 
-    return jax.lax.map(one, (posts, keys))
+    return jax.lax.map(one, (stamps, keys))
 
 
 __all__ = ["deconvolve_many"]

@@ -58,6 +58,7 @@ class Product(HasLogProb, HasSample):
         return Gaussian(mean, Blocks(self._map(lambda part: part.matched().covariance)))
 
     def start(self, solution, covariance):
+        assert isinstance(covariance, Blocks)  # as `matched` gives it
         return self._map(lambda part, x, c: part.start(x, c), solution, covariance.parts)
 
     def log_prob(self, x):

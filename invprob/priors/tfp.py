@@ -79,6 +79,7 @@ class FromTFP(HasLogProb, HasSample):
         matched = self.matched()
         if matched is None or len(self.distribution.event_shape) > 0:
             return solution
+        assert isinstance(matched.covariance, Diagonal) and isinstance(covariance, Diagonal)  # as `matched` gives it
         mean, before, after = matched.mean, matched.covariance.variance, covariance.variance
         weight = jnp.maximum(1 / after - 1 / before, 0)
         pull = solution / after - mean / before

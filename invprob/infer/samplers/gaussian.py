@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from invprob.covariance import white
+from invprob.errors import CapabilityError
 from invprob.infer.loop import iterate_pure
 from invprob.infer.solvers.cg import ConjugateGradient, System
 from invprob.posterior import LinearGaussian, Posterior
@@ -68,6 +69,7 @@ def exact_draws(
     max_steps: int = 1000,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    fold: Callable[[Any], Any] = lambda stacked: stacked,
 ) -> tuple[list[Any], bool]:
     """Summaries of independent exact draws.
 
@@ -89,22 +91,24 @@ def exact_draws(
         Draws in one compiled call.
     progress
         Called with the draws done and to do.
+    fold
+        Applied to the stacked summaries of a chunk; for sums that need not be kept for each draw.
 
     Returns
     -------
     list
-        One stacked summary for each chunk, on the device.
+        One stacked (and folded) summary for each chunk, on the device.
     bool
         Whether every solve reached ``rtol``.
     """
     if post.linear_gaussian() is None:
-        raise TypeError("exact draws need a linear operator, Gaussian noise and a Gaussian prior")
+        raise CapabilityError("exact draws need a linear operator, Gaussian noise and a Gaussian prior")
     out, good = [], True
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
         values, codes = _summaries(post, keys, rtol, max_steps, summary)
-        out.append(jax.block_until_ready(values))
+        out.append(jax.block_until_ready(fold(values)))
         good &= bool(jnp.all(codes == 1))
         if progress is not None:
             progress(last, num_samples)

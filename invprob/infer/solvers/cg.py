@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance
+from invprob.errors import CapabilityError
 from invprob.infer.solvers.base import (
     DONE,
     FACTOR,
@@ -89,7 +90,7 @@ class ConjugateGradient(AbstractSolver):
     def prepare(self, post: Posterior) -> System:
         system = post.linear_gaussian()
         if system is None:
-            raise TypeError("conjugate gradients need a linear operator, Gaussian noise and a Gaussian prior")
+            raise CapabilityError("conjugate gradients need a linear operator, Gaussian noise and a Gaussian prior")
         return self.system(system)
 
     def system(self, system: LinearGaussian) -> System:

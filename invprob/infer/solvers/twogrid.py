@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, PyTree
 
 from invprob.covariance import Diagonal, Stationary
+from invprob.errors import CapabilityError
 from invprob.infer.solvers.base import (
     DONE,
     FACTOR,
@@ -198,7 +199,7 @@ class TwoGrid(AbstractSolver):
         system = post.linear_gaussian()
         parts = _parts(system)
         if system is None or parts is None:
-            raise TypeError(
+            raise CapabilityError(
                 "two grids need a convolution with a mask (no binning), Diagonal noise and a stationary Gaussian prior"
             )
         rest, circular = parts

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import Stationary
+from invprob.errors import CapabilityError
 from invprob.infer.solvers.base import DONE, NOT_FINITE, STALLED, AbstractSolver, State, first_metrics
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import vdot, zeros
@@ -34,7 +35,7 @@ class Wiener(AbstractSolver):
             or not isinstance(system.operator, CircularConvolve | Identity)
             or not isinstance(system.covariance, Stationary)
         ):
-            raise TypeError(
+            raise CapabilityError(
                 "the Wiener filter needs a circulant operator, even Gaussian noise and a stationary Gaussian prior; "
                 "conjugate gradients (method='cg') need only a linear operator, Gaussian noise and a Gaussian prior"
             )
