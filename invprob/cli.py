@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json as json_module
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from invprob.errors import ExitCode, InvprobError, UsageError
+from invprob.console import OneLineGroup, reported, say
+from invprob.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from invprob.pipeline.stage import Listener
@@ -24,29 +21,6 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 unexpected; 2 usage; 3 replay differs; 64 no usable pixels; 65 bad input;
 70 written, but not converged; 73 output exists or cannot be written; 130 interrupted, state kept."""
-
-
-class OneLineGroup(TyperGroup):
-    """A group of commands that says in one line what is wrong with the options."""
-
-    def main(self, args=None, prog_name=None, complete_var=None, standalone_mode: bool = True, **extra) -> Any:
-        named = {"args": args, "prog_name": prog_name, "complete_var": complete_var, **extra}
-        if not standalone_mode:
-            return super().main(standalone_mode=False, **named)
-        try:
-            code = super().main(standalone_mode=False, **named)
-        except WrongUse as error:
-            text = error.format_message()
-            if "\n" in text:  # the help, where no command was given
-                error.show()
-            else:
-                command = error.ctx.command_path if error.ctx else "invprob"
-                say(f"invprob: {text[:1].lower()}{text[1:].rstrip('.')}; see `{command} --help`")
-            code = error.exit_code
-        sys.exit(code or 0)
-
-
-WrongUse: Any = typer.BadParameter.__bases__[0]  # click's UsageError, wherever typer has it from
 
 app = typer.Typer(
     name="invprob",
@@ -62,56 +36,14 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on stderr but errors.")]
 
 
-def say(text: str) -> None:
-    """A message on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _reported(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose errors become one line on stderr and a documented exit code."""
-
-    @functools.wraps(command)
-    def wrapped(**options) -> None:
-        try:
-            with _warnings_in_one_line(bool(options.get("quiet"))):
-                command(**options)
-            return
-        except (typer.Exit, WrongUse, BrokenPipeError):
-            raise
-        except InvprobError as error:
-            text, code = str(error), error.exit_code
-        except KeyboardInterrupt as stop:
-            state = getattr(stop, "state", None)
-            kept = f"; the state is kept in {state}, and the same command goes on from it" if state else ""
-            text, code = f"interrupted{kept}", ExitCode.INTERRUPTED
-        except MemoryError:
-            text = "not enough memory: use a smaller cut-out, --dtype float32 or a smaller --refine"
-            code = ExitCode.UNEXPECTED
-        except Exception as error:
-            if os.environ.get("INVPROB_DEBUG"):
-                raise
-            text = f"unexpected {type(error).__name__}: {error} (for a traceback: invprob --debug COMMAND ...)"
-            code = ExitCode.UNEXPECTED
-        say(f"invprob: {' '.join(text.split())}")
-        raise typer.Exit(int(code))
-
-    return wrapped
-
-
-@contextmanager
-def _warnings_in_one_line(quiet: bool) -> Iterator[None]:
-    """Warnings of the packages below as lines on stderr, without their place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: None if quiet else say(f"warning: {message}")
-        yield
-
-
 def prepare_jax() -> None:
     """Keep compiled programs between runs, in the user's cache; what the environment says goes first.
 
     One thread for each FFT: with several, the order of rounding differs from run to run, and no two runs would write
-    the same bytes.
+    the same bytes. One for BLAS: on a machine where others work its threads wait for each other, up to a hundred times
+    longer than one needs for the small matrices of the evidence.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flag = "--xla_cpu_multi_thread_eigen"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
@@ -161,7 +93,7 @@ def _configuration(path: Path | None, options: dict[str, Any], inputs: dict[str,
 
 
 @app.command(epilog=EXIT_CODES)
-@_reported
+@reported
 def deconvolve(
     image: Annotated[str | None, typer.Argument(help="FITS image: FILE, FILE[EXT] or FILE[EXT,plane].")] = None,
     psf: Annotated[
@@ -286,7 +218,7 @@ def _in_words(result: Estimate, out: Path) -> str:
 
 
 @app.command(epilog=EXIT_CODES)
-@_reported
+@reported
 def inspect(
     file: Annotated[str, typer.Argument(help="FITS image: FILE, FILE[EXT] or FILE[EXT,plane].")],
     psf: Annotated[str | None, typer.Option(help="PSF: FILE[EXT].")] = None,
@@ -324,7 +256,7 @@ def _plain(value: Any) -> str:
 
 
 @app.command(epilog=EXIT_CODES)
-@_reported
+@reported
 def simulate(
     out: Annotated[Path, typer.Option("-o", "--out", help="Directory for ground.fits and hubble.fits.")] = Path(),
     seed: Annotated[int, typer.Option(help="Seed of the scene and the noise.")] = 1,
@@ -344,7 +276,7 @@ def simulate(
 
 
 @app.command(epilog=EXIT_CODES)
-@_reported
+@reported
 def replay(
     file: Annotated[str, typer.Argument(help="An output of `invprob deconvolve`.")],
     image: Annotated[str | None, typer.Option(help="Where the image lies now, if not where the header says.")] = None,

@@ -1,6 +1,9 @@
 """Double precision everywhere, the development data, and what needs a GPU."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does; the processes of a test run share the cores
 
 import jax
 import pytest

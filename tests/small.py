@@ -39,7 +39,7 @@ def scene(seed: int = 0, shape: tuple[int, int] = SHAPE, sigma: float = SIGMA) -
 
 
 def write_image(
-    path: Path, data: np.ndarray | None = None, *, psf: np.ndarray | None | str = "default", bad=(), unit="electron/s"
+    path: Path, data: np.ndarray | None = None, *, psf: np.ndarray | str | None = "default", bad=(), unit="electron/s"
 ) -> Path:
     """A file with SCI, VAR, DQ and PSF; ``bad`` are the masked pixels."""
     data = scene() if data is None else data
@@ -47,7 +47,11 @@ def write_image(
     quality = np.zeros(data.shape, np.int16)
     for y, x in bad:
         quality[y, x] = 1
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI"), fits.ImageHDU(np.full(data.shape, SIGMA**2), name="VAR")]
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(data, name="SCI"),
+        fits.ImageHDU(np.full(data.shape, SIGMA**2), name="VAR"),
+    ]
     hdus[1].header["BUNIT"] = unit
     hdus[1].header["PIXSCALE"] = 0.2
     hdus.append(fits.ImageHDU(quality, name="DQ"))

@@ -97,9 +97,10 @@ def test_the_header(job):
     folder, _, _ = job
     header = fits.getheader(folder / "out.fits")
     for name in (
-        "CONFIG", "CONFHASH", "INSHA1", "INFILE1", "SEED", "VERSION", "VERJAX", "VERNUMPY", "PYVERS", "DEVICE", "SOLVER",
-        "REASON", "STEPS", "STATUS", "REDCHI2", "EDOF", "CHI2EDOF", "PRIORAMP", "PRIORSCL", "PRIORSLP", "STRENGTH",
-        "FLUX", "FLUXERR", "NDRAWS", "CHI2", "NDATA", "GAP",
+        "CONFIG", "CONFHASH", "INSHA1", "INFILE1", "SEED", "VERSION", "VERJAX", "VERNUMPY",
+        "PYVERS", "DEVICE", "SOLVER", "REASON", "STEPS", "STATUS", "REDCHI2", "EDOF",
+        "CHI2EDOF", "PRIORAMP", "PRIORSCL", "PRIORSLP", "STRENGTH", "FLUX", "FLUXERR", "NDRAWS",
+        "CHI2", "NDATA", "GAP",
     ):  # fmt: skip
         assert name in header, name
     assert header["STATUS"] == "CONVERGED" and header["SEED"] == 5 and header["NDRAWS"] == 3

@@ -97,5 +97,5 @@ def test_the_flux_over_realisations_of_the_noise(folder, name):
 @pytest.mark.parametrize("name", ["000001", "000047"])
 def test_the_flux_at_high_signal_to_noise(folder, name):
     simulation = Simulation.read(folder / f"ground_{name}.fits")
-    found = realisations(simulation, 10, snr=1000, draws=0)
+    found = realisations(simulation, 10, snr=1000, draws=0, paired=True)
     assert abs(found[:, 0].mean() / simulation.truth.sum() - 1) < 0.01

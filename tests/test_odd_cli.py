@@ -90,4 +90,3 @@ def test_pure_noise(tmp_path):
     images = read_images(out)
     assert images["SCI"].std() < 1.0
     assert 0.7 < fits.getheader(out)["CHI2EDOF"] < 1.3
-

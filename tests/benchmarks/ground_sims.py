@@ -3,7 +3,7 @@
     python tests/benchmarks/ground_sims.py scores             # the eight files by the command line
     python tests/benchmarks/ground_sims.py evidence           # the strengths found against a dense grid; minutes
     python tests/benchmarks/ground_sims.py flux --number 50   # pulls of the flux over noise realisations; minutes
-    python tests/benchmarks/ground_sims.py flux --snr 1000 --number 10
+    python tests/benchmarks/ground_sims.py flux --snr 1000 --number 10 --paired
 
 The simulations are real Hubble galaxies seen from the ground; each file holds its truth, its kernel and the mask inside
 which it is scored.
@@ -164,7 +164,15 @@ def files(names: Sequence[str], folder: Path = DATA) -> Iterator[Simulation]:
             yield simulation
 
 
-def realisations(simulation: Simulation, number: int, *, snr: float | None = None, draws: int = 32, seed: int = 0):
+def realisations(
+    simulation: Simulation,
+    number: int,
+    *,
+    snr: float | None = None,
+    draws: int = 32,
+    paired: bool = False,
+    seed: int = 0,
+) -> np.ndarray:
     """Flux and its error from the whole pipeline, for new noise on the noiseless data.
 
     Parameters
@@ -177,6 +185,8 @@ def realisations(simulation: Simulation, number: int, *, snr: float | None = Non
         Signal to noise ratio of the object; default: that of the file.
     draws
         Draws behind each error.
+    paired
+        Take each noise with both signs, so that it cancels from the mean of the flux and its bias is left.
     seed
         Of the noise.
 
@@ -191,8 +201,10 @@ def realisations(simulation: Simulation, number: int, *, snr: float | None = Non
     config = invprob.Config.make(refine=REFINE, num_samples=draws)
     rng = np.random.default_rng(seed)
     out = []
-    for _ in range(number):
-        data = simulation.model + np.sqrt(variance) * rng.standard_normal(variance.shape)
+    noise = np.zeros(variance.shape)
+    for i in range(number):
+        noise = -noise if paired and i % 2 else np.sqrt(variance) * rng.standard_normal(variance.shape)
+        data = simulation.model + noise
         result = invprob.deconvolve(replace(observation, data=data, variance=variance), config)
         out.append([result.cards["FLUX"][0], result.cards.get("FLUXERR", (np.nan,))[0]])
     return np.array(out)
@@ -261,18 +273,19 @@ def evidence(simulations: Sequence[Simulation]) -> None:
         )  # fmt: skip
 
 
-def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draws: int) -> None:
+def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draws: int, paired: bool) -> None:
     """Mean pull of the stamp's flux over realisations of the noise, in its standard errors, and the bias."""
     head("file", "S/N", "mean flux / truth - 1", "mean pull", "its standard errors", "scatter", "seconds a run")
     for simulation in simulations:
         truth, start = simulation.truth.sum(), time.perf_counter()
-        found = realisations(simulation, number, snr=snr, draws=draws)
+        found = realisations(simulation, number, snr=snr, draws=draws, paired=paired)
         seconds = (time.perf_counter() - start) / number
         pulls = (found[:, 0] - truth) / found[:, 1]
         scatter = float(pulls.std(ddof=1))
         row(
             simulation.name, simulation.snr if snr is None else snr, float(found[:, 0].mean() / truth - 1),
-            float(pulls.mean()), float(pulls.mean() / scatter * np.sqrt(number)), scatter, seconds,
+            float(pulls.mean()), 
+            np.nan if paired else float(pulls.mean() / scatter * np.sqrt(number)), scatter, seconds,
         )  # fmt: skip
 
 
@@ -285,6 +298,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=50, help="realisations of the noise")
     parser.add_argument("--snr", type=float, help="signal to noise ratio; default: the file's")
     parser.add_argument("--draws", type=int, default=32, help="draws behind each error of `flux`")
+    parser.add_argument("--paired", action="store_true", help="each noise with both signs: shows the bias of `flux`")
     given = parser.parse_args()
     simulations = list(files(given.names, given.folder))
     if not simulations:
@@ -297,7 +311,7 @@ def main() -> None:
     elif given.what == "evidence":
         evidence(simulations)
     else:
-        flux(simulations, given.number, given.snr, given.draws)
+        flux(simulations, given.number, given.snr, given.draws, given.paired)
 
 
 if __name__ == "__main__":

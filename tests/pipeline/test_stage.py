@@ -36,34 +36,39 @@ def test_shapes(plain):
     assert plain.chi2 == pytest.approx((plain.residual**2).sum())
 
 
-def test_a_known_sky_is_subtracted(plain):
+def test_a_known_sky_is_subtracted():
     """The image is that of the data without the sky; the model is compared with the data, the sky in it."""
-    found = deconvolve(with_sky(observation()), settings(refine=2, sky=LEVEL, num_samples=0))
+    plain = deconvolve(observation(), settings(refine=2, rtol=1e-13))
+    found = deconvolve(with_sky(observation()), settings(refine=2, rtol=1e-13, sky=LEVEL))
     np.testing.assert_allclose(found.image, plain.image, atol=1e-6)
     np.testing.assert_allclose(found.model, plain.model + LEVEL, atol=1e-6)
     np.testing.assert_allclose(found.residual, plain.residual, atol=1e-6)
     assert "SKY" not in found.cards
 
 
+def field(seed: int, amplitude: float, scale: float, slope: float) -> np.ndarray:
+    """A draw of the prior on a grid much larger than the data, cut to 24 x 24."""
+    k = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.rfftfreq(96)[None])
+    power = amplitude * (1 + (k / scale) ** 2) ** (-slope / 2)
+    white = np.fft.rfft2(np.random.default_rng(seed).standard_normal((96, 96)))
+    return np.fft.irfft2(np.sqrt(power) * white, s=(96, 96))[:24, :24]
+
+
 def test_a_sky_is_fitted():
-    """Pull of the level over realisations, with a prior that has no level of its own to speak of."""
-    pulls, errors = [], []
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        y, x = np.mgrid[:24, :24]
-        source = 200 * np.exp(-((y - 12) ** 2 + (x - 11) ** 2) / 8)
-        data = source + LEVEL + rng.normal(0, SIGMA, source.shape)
-        obs = replace(observation(), data=data, variance=np.ones_like(data), valid=np.ones(data.shape, bool), frame=None)
-        config = settings(sky="fit", num_samples=24, amplitude=300.0, scale=0.15, slope=4.0)
-        found = deconvolve(obs, config)
+    """On draws of the prior the level is found within its error, and is in the model but not in the image."""
+    prior = {"amplitude": 300.0, "scale": 0.1, "slope": 4.0}
+    pulls, spread = [], []
+    for seed in range(10):
+        noise = np.random.default_rng(100 + seed).normal(0, SIGMA, (24, 24))
+        data = field(seed, **prior) + LEVEL + noise
+        found = deconvolve(Observation.from_arrays(data, SIGMA**2), settings(sky="fit", num_samples=24, **prior))
         sky, error = found.cards["SKY"][0], found.cards["SKYERR"][0]
         pulls.append((sky - LEVEL) / error)
-        errors.append(error)
+        spread.append(error)
         np.testing.assert_allclose(found.model + found.residual * SIGMA, data, atol=1e-9)
-        assert abs(np.median(found.model) - LEVEL) < 3  # the sky is in the model
-        assert abs(np.median(found.image)) < abs(LEVEL) / 4  # and not in the image
-    assert np.abs(pulls).max() < 3.5, pulls
-    assert max(errors) < LEVEL / 3
+        np.testing.assert_allclose(found.model, found.image + sky, atol=1e-9)
+    assert max(spread) < LEVEL / 4
+    assert np.abs(pulls).max() < 4 and 0.4 < np.std(pulls) < 1.8, pulls
 
 
 def test_flux_is_summed_and_brightness_averaged():
@@ -74,9 +79,11 @@ def test_flux_is_summed_and_brightness_averaged():
     mean = deconvolve(observation(unit="MJy/sr"), config.model_copy(update={"amplitude": 16 * config.amplitude}))
     np.testing.assert_allclose(mean.image, 4 * flux.image, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(mean.model, flux.model, rtol=1e-3, atol=1e-3)
+    # what is beyond the frame takes and gives some light
     data = observation().data
-    assert flux.image.sum() == pytest.approx(data.sum(), rel=0.03)
-    assert mean.image.mean() == pytest.approx(data.mean(), rel=0.03)
+    assert flux.model.sum() == pytest.approx(data.sum(), rel=0.02)
+    assert flux.image.sum() == pytest.approx(data.sum(), rel=0.15)
+    assert mean.image.mean() == pytest.approx(data.mean(), rel=0.15)
 
 
 def test_masked_pixels_are_inpainted(tmp_path):
@@ -97,13 +104,17 @@ def test_masked_pixels_are_inpainted(tmp_path):
 
 
 def test_denoising(tmp_path):
-    """Without a PSF the estimate is nearer to the truth than the data."""
-    truth = scene(sigma=0.0)
-    obs = replace(read_fits(write_image(tmp_path / "a.fits"), psf="none"))
+    """Without a PSF the estimate is nearer to the truth than the data, as far as its errors say."""
+    prior = {"amplitude": 30.0, "scale": 0.1, "slope": 4.0}
+    truth = field(3, **prior)
+    data = truth + np.random.default_rng(4).normal(0, SIGMA, truth.shape)
+    obs = read_fits(write_image(tmp_path / "a.fits", data), psf="none")
     assert obs.psf is None
-    found = deconvolve(obs, settings(num_samples=8))
+    found = deconvolve(obs, settings(num_samples=32, **prior))
     assert found.kernel is None
-    assert ((found.image - truth) ** 2).sum() < 0.6 * ((obs.data - truth) ** 2).sum()
+    away = found.image - truth
+    assert (away**2).sum() < 0.5 * ((data - truth) ** 2).sum()
+    assert 0.6 < (np.abs(away) < found.std).mean() < 0.76
 
 
 def test_noise_options(tmp_path):
@@ -118,7 +129,7 @@ def test_noise_options(tmp_path):
     same = deconvolve(read_fits(path, variance=f"{tmp_path / 'std.fits'}:std"), config)
     np.testing.assert_array_equal(three.image, same.image)
     np.testing.assert_array_equal(three.std, same.std)
-    assert (three.std > one.std).mean() > 0.95
+    assert np.median(three.std / one.std) > 1.1
     assert np.abs(np.diff(three.image)).sum() < np.abs(np.diff(one.image)).sum()
     strong = np.zeros(SHAPE)
     strong[4, 5] = 1
@@ -170,7 +181,7 @@ def test_strength_multiplies_the_inverse_amplitude(factor):
 
 
 def test_the_strength_is_found_from_the_data():
-    """Without numbers by hand; a factor on what was found does not repeat another search's result by luck."""
+    """Without numbers by hand; a factor changes what was found by just that factor."""
     found = deconvolve(observation(), Config.make(num_samples=8))
     assert np.isfinite(found.cards["LOGEVID"][0])
     assert 0.8 < found.chi2 / found.effective_dof < 1.2
