@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from invprob.errors import UsageError
 from invprob.infer.choose import choose_solver
-from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure
+from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure, solver_of
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
 from invprob.operators.base import precision_of
 from invprob.posterior import Posterior
@@ -88,12 +88,14 @@ def find_map(
         When the operator, the noise or the prior cannot do what the solver needs (a `TypeError`).
     """
     solver, reason = as_solver(method, post, rtol)
-    run = iterate(
-        solver, post, x0, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint
-    )  # fmt: skip
-    if isinstance(solver, TwoGrid) and run.status is Status.STALLED and method == "auto":
+    two = method == "auto" and isinstance(solver, TwoGrid)
+    # a state of conjugate gradients was kept by a run that had stalled on two grids before it was interrupted
+    stalled = two and solver_of(checkpoint) == ConjugateGradient.name
+    options = {"max_steps": max_steps, "progress": progress, "stop": stop, "checkpoint": checkpoint}
+    run = None if stalled else iterate(solver, post, x0, **options)  # type: ignore[arg-type]
+    if run is None or (two and run.status is Status.STALLED):
         solver, reason = ConjugateGradient(rtol=rtol), f"{reason}; which stalled: conjugate gradients from there"
-        run = iterate(solver, post, run.x, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint)
+        run = iterate(solver, post, x0 if run is None else run.x, **options)  # type: ignore[arg-type]
     return Estimate(
         x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
         num_data=run.num_data, history=run.history,

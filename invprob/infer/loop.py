@@ -149,7 +149,7 @@ def iterate(
     """
     begun = time.monotonic()
     problem, state = _start(solver, post, x0)
-    keep = None if checkpoint is None else _Checkpoint(Path(checkpoint), post, state)
+    keep = None if checkpoint is None else _Checkpoint(Path(checkpoint), post, solver.name)
     if keep is not None:
         state = keep.load(state)
     watched = progress is not None or stop is not None
@@ -201,14 +201,15 @@ def _line(solver, problem, post, state, max_steps, seconds) -> Progress:
 class _Checkpoint:
     """The state of a run in a file: one line of JSON that names the problem, then the arrays."""
 
-    def __init__(self, path: Path, post: Posterior, state: State):
+    def __init__(self, path: Path, post: Posterior, solver: str):
         self.path = path
-        self.problem = _fingerprint(post)
+        self.problem, self.solver = _fingerprint(post), solver
 
     def save(self, state: State) -> None:
         temporary = self.path.with_name(self.path.name + ".part")
         with open(temporary, "wb") as file:
-            file.write((json.dumps({"invprob checkpoint": 1, "problem": self.problem}) + "\n").encode())
+            about = {"invprob checkpoint": 1, "problem": self.problem, "solver": self.solver}
+            file.write((json.dumps(about) + "\n").encode())
             eqx.tree_serialise_leaves(file, eqx.filter(state, eqx.is_array))
         os.replace(temporary, self.path)
 
@@ -218,15 +219,24 @@ class _Checkpoint:
         arrays, rest = eqx.partition(state, eqx.is_array)
         try:
             with open(self.path, "rb") as file:
-                problem = json.loads(file.readline())["problem"]
-                if problem == self.problem:
+                about = json.loads(file.readline())
+                if about["problem"] == self.problem and about["solver"] == self.solver:
                     return eqx.combine(eqx.tree_deserialise_leaves(file, arrays), rest)
         except (ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
             raise InputError(f"{self.path} is not a checkpoint that can be read ({error}): remove it") from None
-        raise InputError(f"{self.path} is the checkpoint of another problem: remove it, or give another name")
+        raise InputError(f"{self.path} is the checkpoint of another problem or solver: remove it, or give another name")
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def solver_of(checkpoint: str | os.PathLike | None) -> str | None:
+    """Name of the solver whose state a file keeps; None where there is no such file."""
+    try:
+        with open(checkpoint or "", "rb") as file:
+            return json.loads(file.readline())["solver"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _fingerprint(post: Posterior) -> str:

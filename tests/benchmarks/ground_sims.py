@@ -284,7 +284,7 @@ def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draw
         scatter = float(pulls.std(ddof=1))
         row(
             simulation.name, simulation.snr if snr is None else snr, float(found[:, 0].mean() / truth - 1),
-            float(pulls.mean()), 
+            float(pulls.mean()),
             np.nan if paired else float(pulls.mean() / scatter * np.sqrt(number)), scatter, seconds,
         )  # fmt: skip
 

@@ -62,11 +62,30 @@ def test_the_state_of_another_problem(image, tmp_path):
     out = tmp_path / "out.fits"
     with pytest.raises(Interrupted):
         run(settings(input={"image": str(image)}), out, listener=Listener(step=Stop(1)))
-    with pytest.raises(InputError, match=r"out\.fits\.state is the checkpoint of another problem: remove it"):
+    with pytest.raises(InputError, match=r"out\.fits\.state is the checkpoint of another problem or solver: remove it"):
         run(settings(input={"image": str(image)}, slope=2.5), out)
     (tmp_path / "out.fits.state").write_text("nothing")
     with pytest.raises(InputError, match="not a checkpoint"):
         run(settings(input={"image": str(image)}), out)
+
+
+def test_interrupted_after_one_solver_had_stalled(image, tmp_path):
+    """Beyond single precision two grids stall; conjugate gradients go on, and go on again after Ctrl-C."""
+    config = settings(amplitude=100.0, dtype="float32", rtol=1e-17, input={"image": str(image)})
+    whole, _ = run(config, tmp_path / "whole.fits")
+    assert whole.solver == "cg" and "which stalled" in whole.reason
+    steps = [0]
+
+    def stop(progress) -> None:
+        steps.append(progress.step)
+        if steps[-1] <= steps[-2]:  # counted from the start again: the second solver
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "out.fits", listener=Listener(step=stop))
+    again, _ = run(config, tmp_path / "out.fits")
+    assert (again.solver, again.reason, again.steps) == (whole.solver, whole.reason, whole.steps)
+    np.testing.assert_array_equal(again.image, whole.image)
 
 
 @pytest.mark.parametrize("stage", ["evidence", "draws"])
