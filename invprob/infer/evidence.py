@@ -31,7 +31,7 @@ from invprob.errors import CapabilityError
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, LinearGaussian, Posterior
 
-EXACT_LIMIT = 1800
+EXACT_LIMIT = 3000
 PROBE_TOLERANCE = 1e-3
 TAPER = 0.5  # part of each side over which the Whittle window falls to zero at the frame's edges
 

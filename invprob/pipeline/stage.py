@@ -23,7 +23,8 @@ from invprob.errors import UsageError
 from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import NAMES, as_solver, find_map
 from invprob.infer.loop import Progress
-from invprob.infer.samplers.gaussian import exact_draws
+from invprob.infer.samplers.gaussian import exact_draws, variance_along
+from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.infer.strength import field_hierarchy
 from invprob.observation import Frame, Observation
 from invprob.operators import (
@@ -168,7 +169,7 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
 
 
 class Kept(eqx.Module):
-    """What is kept of a draw: its square, sum, sky and noise-weighted prediction, and the image for `Samples`."""
+    """What is kept of a draw: its square, sky and noise-weighted prediction, and the image for `Samples`."""
 
     post: Posterior
     cut: Crop
@@ -182,7 +183,6 @@ class Kept(eqx.Module):
         zero = jnp.zeros((), image.dtype)
         return {
             "square": image**2,
-            "flux": jnp.sum(image) ** 2,
             "sky": deviation["sky"] ** 2 if self.has_parts else zero,
             "fit": jnp.sum(fitted**2),
             "image": image if self.keep else zero,
@@ -203,6 +203,16 @@ def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, A
 
 
 _views = eqx.filter_jit(views)
+
+
+def flux_variance(post: Posterior, cut: Crop, has_parts: bool, max_steps: int) -> tuple[Array, Array]:
+    """Posterior variance of the sum over the footprint, by one solve, and how that ended."""
+    ones = cut.adjoint(jnp.ones(cut.out_structure.shape, post.likelihood.data.dtype))  # type: ignore[attr-defined]
+    direction = {"image": ones, "sky": jnp.zeros((), ones.dtype)} if has_parts else ones
+    return variance_along(post, direction, max_steps=max_steps)
+
+
+_flux_variance = eqx.filter_jit(flux_variance)
 
 
 def deconvolve(
@@ -279,6 +289,19 @@ def check_solver(post: Posterior, config: Config) -> None:
         raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
 
 
+def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
+    """The solver of a configuration, and the reason for it.
+
+    Not on two grids unless asked for: the shape of the coarse one depends on the PSF and the strength, so that each
+    image would be compiled for anew, and a stamp's result would depend on the others of its batch.
+    """
+    solver, reason = as_solver(config.solver, post, config.rtol)
+    if config.solver == "auto" and isinstance(solver, TwoGrid):
+        solver = ConjugateGradient(rtol=config.rtol)
+        reason = "linear operator, Gaussian noise and prior: conjugate gradients, one program for all images of a shape"
+    return solver, reason
+
+
 def random_key(observation: Observation, config: Config):
     """The key of an observation's draws: the seed and its data, so that stamps do not share their draws."""
     return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(observation.data.tobytes()))
@@ -287,15 +310,16 @@ def random_key(observation: Observation, config: Config):
 def _infer(observation, config, model, strength, listener, checkpoint) -> Estimate | Samples:
     post = strength.post
     listener.note(f"solving for {int(np.prod(model.frame.shape))} latent pixels")
+    solver, reason = pick_solver(post, config)
     best = find_map(
         post,
-        config.solver,
+        solver,
         rtol=config.rtol,
         max_steps=config.max_steps,
         progress=listener.step,
         checkpoint=checkpoint,
     )
-    best = replace(best, cards={**best.cards, **strength.cards})
+    best = replace(best, reason=reason, cards={**best.cards, **strength.cards})
     cut, has_parts = Crop(model.frame.shape, model.frame.footprint), model.others is not None
     seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
     if config.num_samples == 0 or best.status is Status.INTERRUPTED:
@@ -310,8 +334,11 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
         progress=listener.draw,
         fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
     )
+    flux_variance, found = _flux_variance(post, cut, has_parts, config.max_steps)
+    good &= bool(found == 1)
     drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
     drawn["square"] = drawn["square"].sum(0) / config.num_samples
+    drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
     return assemble(best, seen, drawn, observation, model, config)
@@ -345,7 +372,7 @@ def assemble(
     if drawn is None:
         return best
     trace = float(drawn["fit"].mean())
-    cards["FLUXERR"] = (float(np.sqrt(drawn["flux"].mean())), "standard deviation of FLUX")
+    cards["FLUXERR"] = (float(np.sqrt(drawn["flux_variance"])), "standard deviation of FLUX, exact")
     cards["NDRAWS"] = (config.num_samples, "exact draws behind the errors")
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from invprob.config import Config
 from invprob.errors import InputError
-from invprob.infer.find_map import as_solver, solve
+from invprob.infer.find_map import solve
 from invprob.infer.loop import STATUS
 from invprob.infer.samplers.gaussian import draw
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient
@@ -27,11 +27,12 @@ from invprob.pipeline.stage import (
     build_model,
     check,
     choose_strength,
+    flux_variance,
     latent_frame,
+    pick_solver,
     random_key,
     views,
 )
-from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
 
 DRAW_RTOL = 1e-6
@@ -78,7 +79,7 @@ def deconvolve_many(
         keys = jnp.stack([random_key(o, config) for o in observations])
         cut = Crop(models[0].frame.shape, models[0].frame.footprint)
         kept = [Kept(post, cut, models[0].others is not None, config.method == "sample") for post in posts]
-        solver, reason = _solver(posts[0], config)
+        solver, reason = pick_solver(posts[0], config)
         solved = _batch(_stacked(kept), keys, solver, config.num_samples, config.max_steps)
         results = []
         for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
@@ -114,13 +115,6 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
     return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
 
 
-def _solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
-    if config.solver != "auto":
-        return as_solver(config.solver, post, config.rtol)
-    # not on two grids, whose coarse one would depend on the other stamps of the batch
-    return ConjugateGradient(rtol=config.rtol), "a batch of stamps: conjugate gradients, each with its own stop"
-
-
 def _stacked(kept: list[Kept]) -> Kept:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
@@ -146,7 +140,8 @@ def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_ste
 
             drawn, codes = jax.lax.map(single, jnp.arange(num_samples))
             drawn["square"] = jnp.mean(drawn["square"], 0)
-            good = jnp.all(codes == 1)
+            drawn["flux_variance"], found = flux_variance(post, kept.cut, kept.has_parts, max_steps)
+            good = jnp.all(codes == 1) & (found == 1)
         return seen, drawn, solution.x, solution.steps, solution.gap, solution.code, good
 
     return jax.lax.map(one, (stamps, keys))

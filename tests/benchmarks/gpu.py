@@ -57,9 +57,8 @@ def main() -> None:
     device = jax.devices()[0]
     if device.platform == "cpu":
         print("no GPU here: the CPU's figures alone")
-    print(
-        f"jax {jax.__version__} on {device.device_kind}\n\n| side | steps | largest difference / peak | ms |\n|---|---|---|---|"
-    )
+    print(f"jax {jax.__version__} on {device.device_kind}\n")
+    print("| side | steps | largest difference / peak | ms |\n|---|---|---|---|")
     for side in options.sides:
         here = problem(side, 1, device)
         best = ip.find_map(here, rtol=1e-5)

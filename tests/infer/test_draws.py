@@ -9,7 +9,7 @@ import pytest
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal
 from invprob.infer.find_map import find_map, solve
-from invprob.infer.samplers.gaussian import exact_draws
+from invprob.infer.samplers.gaussian import exact_draws, variance_along
 from invprob.infer.solvers import ConjugateGradient
 from invprob.posterior import Posterior
 from invprob.testing import dense_posterior
@@ -162,3 +162,14 @@ def test_coverage_inside_holes_closely(blurred):
     post = scene(10.0, blurred)
     part, error, _ = coverage(post, post, 3000, 4000)
     assert abs(part - 0.6827) < 4 * error + 0.0005
+
+
+def test_variance_of_a_sum_is_that_of_the_dense_posterior():
+    post = masked_problem(side=12, sky=True)
+    covariance = dense_posterior(post)[1]
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda s: jnp.asarray(rng.standard_normal(s.shape)), post.structure.tree)
+    flat = np.concatenate([np.ravel(a) for a in jax.tree.leaves(direction)])
+    variance, code = variance_along(post, direction, rtol=1e-10)
+    assert int(code) == 1
+    np.testing.assert_allclose(variance, flat @ covariance @ flat, rtol=1e-7)

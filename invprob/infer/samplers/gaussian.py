@@ -14,6 +14,7 @@ from invprob.covariance import white
 from invprob.errors import CapabilityError
 from invprob.infer.loop import iterate_pure
 from invprob.infer.solvers.cg import ConjugateGradient, System
+from invprob.operators.base import vdot
 from invprob.posterior import LinearGaussian, Posterior
 
 
@@ -43,6 +44,38 @@ def draw(system: LinearGaussian, whitened: System, key, solver: ConjugateGradien
     problem = whitened.with_right(perturbation(system, key))
     state = iterate_pure(solver, problem, solver.init(problem, None), max_steps)
     return Draw(problem.root.apply(state.x), state.metrics.code)
+
+
+def variance_along(
+    post: Posterior, direction: PyTree, *, rtol: float = 1e-6, max_steps: int = 1000
+) -> tuple[Array, Array]:
+    """The posterior variance of the linear functional ``<direction, x>``, by one solve: ``d.T K^-1 d``.
+
+    Parameters
+    ----------
+    post
+        Linear-Gaussian posterior with precision K.
+    direction
+        Latent pytree d.
+    rtol
+        Relative error of the variance.
+    max_steps
+        Most steps of the solve.
+
+    Returns
+    -------
+    variance
+        In the squared unit of the functional.
+    code
+        1 where the solve reached ``rtol``; see `invprob.infer.find_map.Solution`.
+    """
+    system = post.linear_gaussian()
+    if system is None:
+        raise CapabilityError("the variance needs a linear operator, Gaussian noise and a Gaussian prior")
+    solver = ConjugateGradient(rtol=rtol)
+    problem = solver.system(system).with_right(direction)
+    state = iterate_pure(solver, problem, solver.init(problem, None), max_steps)
+    return vdot(direction, problem.root.apply(state.x)), state.metrics.code
 
 
 @eqx.filter_jit
