@@ -98,7 +98,7 @@ def test_parts_that_are_missing_are_left_out():
 def test_equal_colour_is_equal_surface_brightness():
     result, obs = make()
     figure = plot_result(result, obs)
-    assert shown(figure, "Data").norm is shown(figure, "Estimate").norm is shown(figure, "Model").norm
+    assert shown(figure, "Data").norm is shown(figure, "Model").norm
     assert shown(figure, "Estimate").get_array().max() == pytest.approx(4 * result.image.max())
     assert shown(figure, "Error (1σ)").get_array().max() == pytest.approx(1.2)
     # of a surface brightness the latent pixel has the value of the data pixel already
@@ -108,6 +108,17 @@ def test_equal_colour_is_equal_surface_brightness():
     assert bar_labels(figure)[0] == "MJy/sr"
     residual = shown(figure, "Residual")
     assert (residual.norm.vmin, residual.norm.vmax) == (-5, 5)
+
+
+@pytest.mark.parametrize("times", [0.1, 10.0])
+def test_an_estimate_noisier_than_the_data_has_its_own_stretch(times):
+    result, obs = make()
+    result = replace(result, std=times * np.sqrt(np.median(obs.variance)) / 4 * np.ones_like(result.std))
+    figure = plot_result(result, obs)
+    data, estimate = (shown(figure, name).norm for name in ("Data", "Estimate"))
+    assert (estimate is data) == (times < 1)
+    assert estimate.linear_width == pytest.approx(max(times, 1.0) * data.linear_width)
+    assert estimate.vmax == data.vmax
 
 
 @pytest.mark.parametrize("in_image", [False, True])
