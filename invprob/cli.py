@@ -132,7 +132,7 @@ def deconvolve(
         str | None,
         typer.Option(help="'none' (default), 'fit' one level with its error, or the level to subtract."),
     ] = None,
-    solver: Annotated[str | None, typer.Option(help="auto (default), wiener, cg or lbfgs.")] = None,
+    solver: Annotated[str | None, typer.Option(help="auto (default), cg, twogrid (without --refine) or lbfgs.")] = None,
     rtol: Annotated[
         float | None, typer.Option(help="Relative gap (f - f*) / f at which the solver stops. Default: 1e-7.")
     ] = None,

@@ -53,7 +53,7 @@ class Config(BaseModel):
     num_samples: int = Field(64, ge=0, le=100_000, description="exact draws; 0: no errors")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
     sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
-    solver: str = Field("auto", description="'auto', 'wiener', 'cg', or 'lbfgs'")
+    solver: str = Field("auto", description="'auto', 'cg', 'twogrid' or 'lbfgs'")
     rtol: float = Field(1e-7, gt=0, lt=1, description="relative gap at which the solver stops")
     max_steps: int = Field(2000, ge=1, description="most steps of the solver")
     dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")

@@ -18,6 +18,9 @@ from invprob.errors import ExitCode, InvprobError
 WrongUse: Any = typer.BadParameter.__bases__[0]  # click's UsageError, wherever typer has it from
 
 
+NO_MEMORY = "not enough memory: use a smaller cut-out, --dtype float32 or a smaller --refine"
+
+
 def say(text: str) -> None:
     """A message on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -41,12 +44,13 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             kept = f"; the state is kept in {state}, and the same command goes on from it" if state else ""
             text, code = f"interrupted{kept}", ExitCode.INTERRUPTED
         except MemoryError:
-            text = "not enough memory: use a smaller cut-out, --dtype float32 or a smaller --refine"
-            code = ExitCode.UNEXPECTED
+            text, code = NO_MEMORY, ExitCode.UNEXPECTED
         except Exception as error:
             if os.environ.get("INVPROB_DEBUG"):
                 raise
             text = f"unexpected {type(error).__name__}: {error} (for a traceback: invprob --debug COMMAND ...)"
+            if "RESOURCE_EXHAUSTED" in str(error):  # how XLA says that memory ran out
+                text = NO_MEMORY
             code = ExitCode.UNEXPECTED
         say(f"invprob: {' '.join(text.split())}")
         raise typer.Exit(int(code))

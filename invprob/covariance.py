@@ -21,6 +21,12 @@ from invprob.operators.pointwise import Multiply
 from invprob.operators.tree import Each
 
 
+def inexact(values) -> Array:
+    """An array of floating point numbers; counts become the default type."""
+    values = jnp.asarray(values)
+    return values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(jnp.zeros(()).dtype)
+
+
 class AbstractCovariance(eqx.Module):
     """A positive definite covariance of an array or pytree."""
 
@@ -134,7 +140,7 @@ class Diagonal(AbstractCovariance):
     valid: Bool[Array, ...] | None = None
 
     def __init__(self, variance, valid=None):
-        self.variance = jnp.asarray(variance)
+        self.variance = inexact(variance)
         self.valid = None if valid is None else jnp.asarray(valid, bool)
 
     def _where(self, values):
@@ -324,6 +330,14 @@ def without_levels(covariance: AbstractCovariance) -> AbstractCovariance:
     return covariance
 
 
+def has_levels(covariance: AbstractCovariance) -> bool:
+    """Whether part of what it describes is a single number, such as a sky level."""
+    if not isinstance(covariance, Blocks):
+        return isinstance(covariance, Diagonal) and covariance.variance.ndim == 0
+    parts = jax.tree.leaves(covariance.parts, is_leaf=lambda n: isinstance(n, AbstractCovariance))
+    return any(has_levels(part) for part in parts)
+
+
 def dense(covariance: AbstractCovariance, dtype=None) -> Float[Array, "n n"]:
     """The matrix of a covariance of one array, for tests and small problems."""
     return dense_operator(covariance.operator, dtype)
@@ -346,6 +360,8 @@ __all__ = [
     "Stationary",
     "dense",
     "dense_operator",
+    "has_levels",
+    "inexact",
     "white",
     "without_levels",
 ]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance
-from invprob.errors import CapabilityError
+from invprob.errors import CapabilityError, UsageError
 from invprob.likelihoods.base import AbstractLikelihood
 from invprob.operators.base import (
     AbstractLinearOperator,
@@ -74,6 +74,8 @@ class Posterior(eqx.Module):
         gaussian = self.prior.as_gaussian()
         if gaussian is None:
             raise CapabilityError(f"{type(self.prior).__name__} is not Gaussian and has no constant precision")
+        if at is None and not isinstance(self.likelihood.operator, AbstractLinearOperator):
+            raise UsageError("the precision of a non-linear operator depends on the point: give `at`")
         fisher = self.likelihood.fisher(x if at is None else at)
         return jax.tree.map(jnp.add, fisher(x), gaussian.covariance.inv(x))
 
@@ -99,7 +101,10 @@ class Posterior(eqx.Module):
 
 
 class Pullback(eqx.Module):
-    """A posterior as a function of other coordinates."""
+    """A posterior as a function of other coordinates.
+
+    The Jacobian of T is left out: for a T that is not affine this is to be maximised, not sampled.
+    """
 
     posterior: Posterior
     T: AbstractOperator

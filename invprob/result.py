@@ -18,6 +18,7 @@ class Status(Enum):
     """How a run ended. The value is the advice to the user."""
 
     CONVERGED = "converged"
+    STOPPED = "stopped by the rule that was given, before the optimum: its gap is in the history"
     MAX_STEPS = "stopped at the largest number of steps: raise max_steps, or loosen rtol if the gap shown is enough"
     STALLED = "no further progress at this precision: use float64, or accept the gap shown"
     NOT_FINITE = "a value was not finite: check the variance and the PSF for zeros and infinities"

@@ -39,7 +39,7 @@ def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
     if linear and gaussian is not None and isinstance(post.likelihood, likelihoods.Gaussian):
         circulant = isinstance(operator, CircularConvolve | Identity)
         if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(post.likelihood.noise):
-            return Wiener(), "circulant operator, stationary noise and prior: closed form, one FFT pair"
+            return Wiener(rtol=rtol), "circulant operator, stationary noise and prior: closed form, one FFT pair"
         if (two := TwoGrid.fitting(post, rtol)) is not None:
             return two, (
                 "convolution and mask, Gaussian noise and stationary prior: conjugate gradients on a grid of "

@@ -26,13 +26,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.linalg.lapack import dpotri  # type: ignore[attr-defined]
 
-from invprob.covariance import Diagonal, dense_operator, without_levels
+from invprob.covariance import Diagonal, dense_operator, has_levels, without_levels
 from invprob.errors import CapabilityError
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, LinearGaussian, Posterior
 
 EXACT_LIMIT = 3000
 PROBE_TOLERANCE = 1e-3
+FAILED = 1e100  # stands for an evidence that could not be computed
 TAPER = 0.5  # part of each side over which the Whittle window falls to zero at the frame's edges
 
 
@@ -50,12 +51,15 @@ class Evidence:
         ``"exact"`` or ``"whittle"``.
     evaluations
         Evaluations taken.
+    at_bounds
+        Paths of the entries of theta that ended at a bound.
     """
 
     theta: PyTree
     log_evidence: float
     method: str
     evaluations: int
+    at_bounds: tuple[str, ...] = ()
 
 
 def _system(post: Posterior) -> LinearGaussian:
@@ -84,6 +88,8 @@ def is_stationary(system: LinearGaussian) -> bool:
     """Whether the covariance of the noiseless data depends on their lag alone, tried on a random image."""
     if len(system.data.shape) != 2:
         return False
+    # a level's covariance is the same for all pairs, and would hide the rest
+    system = eqx.tree_at(lambda s: s.covariance, system, without_levels(system.covariance))
     table = np.asarray(lag_covariance(system))
     ny, nx = system.data.shape
     v = np.random.default_rng(0).standard_normal((ny, nx))
@@ -166,6 +172,38 @@ def _parts_and_slopes(hierarchy: Hierarchy, t):
     return _parts(hierarchy, t), jax.jacfwd(lambda at: _parts(hierarchy, at))(t)
 
 
+def expected_periodogram(table, variance, window, pairs, *, without_mean: bool) -> Float[Array, "ky kx"]:
+    """Expectation of ``|rfft2(window * y)|^2`` for data of the lag covariance and noise variance given.
+
+    Parameters
+    ----------
+    table
+        `lag_covariance` of the noiseless data.
+    variance
+        Variance of the noise, zero where the window is.
+    window
+        Window w, zero where data are not valid.
+    pairs
+        Autocorrelation of the window, for each lag.
+    without_mean
+        Whether the mean ``sum(w y) / sum(w)`` is taken off y first, as for an unknown level.
+    """
+    ny, nx = window.shape
+    full = jnp.concatenate([table[:0:-1, ::-1], table])
+    folded = jnp.zeros((ny, nx)).at[_wrapped(ny)[:, None], _wrapped(nx)[None]].add(full * pairs)
+    expected = jnp.fft.rfft2(folded).real + jnp.sum(window**2 * variance)
+    if not without_mean:
+        return expected
+    # F - W F0 / S: the mean is correlated with every coefficient, through C w
+    sides = (3 * ny - 2, 3 * nx - 2)
+    spectrum = jnp.fft.rfft2(full, s=sides) * jnp.fft.rfft2(window, s=sides)
+    smoothed = jnp.fft.irfft2(spectrum, s=sides)[ny - 1 : 2 * ny - 1, nx - 1 : 2 * nx - 1]
+    cross = jnp.fft.rfft2(window * (smoothed + variance * window))
+    of_window, total = jnp.fft.rfft2(window), jnp.sum(window)
+    product = jnp.real(jnp.conj(of_window) * cross)
+    return expected - 2 * product / total + jnp.abs(of_window) ** 2 * expected[0, 0] / total**2
+
+
 @eqx.filter_jit
 def _whittle(hierarchy: Hierarchy, window, pairs, t):
     """Debiased Whittle log-likelihood and its gradient."""
@@ -173,15 +211,17 @@ def _whittle(hierarchy: Hierarchy, window, pairs, t):
 
     def value(at):
         table, variance, y = _parts(hierarchy, at, without_level=True)
-        y = y - jnp.sum(window * y) / jnp.sum(window)
-        full = jnp.concatenate([table[:0:-1, ::-1], table]) * pairs
-        folded = jnp.zeros((ny, nx)).at[_wrapped(ny)[:, None], _wrapped(nx)[None]].add(full)
-        expected = jnp.fft.rfft2(folded).real + jnp.sum(jnp.where(window > 0, window**2 * variance, 0))
-        observed = jnp.abs(jnp.fft.rfft2(jnp.where(window > 0, window * y, 0))) ** 2
+        variance, y = (jnp.where(window > 0, a, 0) for a in (variance, y))
+        levels = has_levels(hierarchy.build(hierarchy.start).linear_gaussian().covariance)  # type: ignore[union-attr]
+        expected = expected_periodogram(table, variance, window, pairs, without_mean=levels)
+        if levels:
+            y = y - jnp.sum(window * y) / jnp.sum(window)
+        observed = jnp.abs(jnp.fft.rfft2(window * y)) ** 2
         columns = np.full(nx // 2 + 1, 1.0)
         columns[1 : (nx + 1) // 2] = 2.0
         counted = np.broadcast_to(columns, (ny, nx // 2 + 1)).copy()
-        counted[0, 0] = 0.0  # the mean was taken off
+        if levels:
+            counted[0, 0] = 0.0  # the mean was taken off
         expected = jnp.maximum(expected, 1e-12 * jnp.max(expected))
         terms = jnp.log(2 * jnp.pi * expected / jnp.sum(window**2)) + observed / expected
         return -0.5 * jnp.sum(counted * terms)
@@ -278,6 +318,7 @@ def maximise_evidence(
     CapabilityError
         When the posterior is not linear-Gaussian, or too large for the exact evidence and not stationary.
     """
+    given = jax.tree.map(jnp.asarray, hierarchy.start)
     with jax.enable_x64(True):
         hierarchy = _double(hierarchy)
         start, unravel = ravel_pytree(hierarchy.start)
@@ -293,7 +334,17 @@ def maximise_evidence(
         use_exact = len(_good(system)) <= exact_limit
         objective = _Exact(hierarchy, system) if use_exact else whittle
         best, count = _search(objective, whittle, np.asarray(start), lower, upper, starts, note)
-        return Evidence(unravel(jnp.asarray(best.x)), -float(best.fun), objective.name, count)
+        if best.fun >= FAILED:
+            raise CapabilityError(
+                "no evidence could be computed at any strength: check the variance and the PSF, or give the strength"
+            )
+        theta = unravel(jnp.asarray(best.x))
+    theta = jax.tree.map(lambda t, like: jnp.asarray(np.asarray(t), like.dtype), theta, given)
+    close = 1e-6 * (upper - lower)
+    at = (best.x <= lower + close) | (best.x >= upper - close)
+    names = [jax.tree_util.keystr(path, simple=True) for path, _ in jax.tree_util.tree_leaves_with_path(theta)]
+    at_bounds = tuple(name for name, is_at in zip(names, at, strict=True) if is_at) if len(names) == len(at) else ()
+    return Evidence(theta, -float(best.fun), objective.name, count, at_bounds)
 
 
 def _search(objective, cheap, start, lower, upper, starts, note):
@@ -307,8 +358,8 @@ def _search(objective, cheap, start, lower, upper, starts, note):
             try:
                 value, gradient = function(t)
             except np.linalg.LinAlgError:
-                return 1e100, np.zeros_like(t)
-            return (-value, -gradient) if np.isfinite(value) else (1e100, np.zeros_like(t))
+                return FAILED, np.zeros_like(t)
+            return (-value, -gradient) if np.isfinite(value) else (FAILED, np.zeros_like(t))
 
         return call
 

@@ -12,7 +12,7 @@ import lineax
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from invprob.errors import UsageError
+from invprob.errors import CapabilityError, UsageError
 from invprob.infer.choose import choose_solver
 from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure, solver_of
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
@@ -20,10 +20,22 @@ from invprob.operators.base import precision_of
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Status
 
-NAMES: dict[str, Callable[[float], AbstractSolver]] = {
-    "wiener": lambda rtol: Wiener(),
-    "cg": lambda rtol: ConjugateGradient(rtol=rtol),
-    "lbfgs": lambda rtol: Optax(rtol=rtol),
+
+def _two_grids(post: Posterior, rtol: float) -> TwoGrid:
+    solver = TwoGrid.fitting(post, rtol)
+    if solver is None:
+        raise CapabilityError(
+            "two grids need a convolution with a mask (no binning), Diagonal noise, a stationary Gaussian prior and a "
+            "PSF that reaches over several pixels; conjugate gradients (cg) need less"
+        )
+    return solver
+
+
+NAMES: dict[str, Callable[[Posterior, float], AbstractSolver]] = {
+    "wiener": lambda post, rtol: Wiener(rtol=rtol),
+    "cg": lambda post, rtol: ConjugateGradient(rtol=rtol),
+    "twogrid": _two_grids,
+    "lbfgs": lambda post, rtol: Optax(rtol=rtol),
 }
 
 
@@ -45,7 +57,7 @@ def as_solver(
         return choose_solver(post, rtol)
     if method not in NAMES:
         raise UsageError(f"no solver is called {method!r}; there are auto, {', '.join(NAMES)}")
-    return NAMES[method](rtol), "chosen by the caller"
+    return NAMES[method](post, rtol), "chosen by the caller"
 
 
 def find_map(
@@ -67,7 +79,7 @@ def find_map(
         Posterior.
     method
         ``"auto"`` chooses by structure (closed-form Wiener filter, conjugate gradients, L-BFGS); else ``"wiener"``,
-        ``"cg"``, ``"lbfgs"``, a solver, or any optax `GradientTransformation`.
+        ``"cg"``, ``"twogrid"``, ``"lbfgs"``, a solver, or any optax `GradientTransformation`.
     x0
         Latent pytree to begin with; default: the solver's own start.
     rtol
@@ -164,7 +176,7 @@ def solve_many(posts: Posterior, solver: AbstractSolver | None = None, *, rtol: 
     Returns
     -------
     Solution
-        With a leading axis.
+        With a leading axis. Unlike `find_map` it does not go on with another solver where one stalled (code 2).
     """
     if solver is None:
         solver = TwoGrid.fitting(posts, rtol, stacked=True) or ConjugateGradient(rtol=rtol)

@@ -142,7 +142,7 @@ def iterate(
     progress
         Called with a `Progress` after each chunk.
     stop
-        Further rule that ends the run with `Status.CONVERGED`, looked at after each chunk.
+        Further rule that ends the run with `Status.STOPPED`, looked at after each chunk.
     checkpoint
         File that keeps the state: written every ``checkpoint_seconds`` and at Ctrl-C, read when it is there and of the
         same problem, removed when the run ends by itself. A resumed run takes the same steps as an uninterrupted one.
@@ -183,7 +183,9 @@ def iterate(
         keep.remove()
     x, chi2, num_data = _look(solver, problem, post, state)
     code = int(state.metrics.code)
-    status = Status.INTERRUPTED if interrupted else Status.CONVERGED if stopped else STATUS[code]
+    status = Status.INTERRUPTED if interrupted else STATUS[code]
+    if stopped and status is Status.MAX_STEPS:
+        status = Status.STOPPED
     return Run(x, status, int(state.metrics.step), float(state.metrics.gap), float(chi2), int(num_data), tuple(history))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from invprob.covariance import AbstractCovariance, Diagonal
+from invprob.covariance import AbstractCovariance, Diagonal, inexact
 from invprob.likelihoods.base import AbstractLikelihood
 from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Adjoint, compose, vdot
 
@@ -47,7 +47,7 @@ class Gaussian(AbstractLikelihood):
         valid: Bool[Array, ...] | None = None,
     ):
         self.operator = operator
-        data = jnp.asarray(data)
+        data = inexact(data)
         given: Any = noise if isinstance(noise, AbstractCovariance) else Diagonal(jnp.broadcast_to(noise, data.shape))
         self.noise = given if valid is None else given.masked(jnp.asarray(valid, bool))
         self.data = data if self.valid is None else jnp.where(self.valid, data, 0)

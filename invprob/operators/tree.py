@@ -165,9 +165,12 @@ class Stack(AbstractLinearOperator):
         return jax.tree.map(lambda *leaves: sum(leaves[1:], start=leaves[0]), *parts)
 
     def fuse(self, right):
-        if isinstance(right, AbstractLinearOperator):
-            return (Stack(tuple(compose(operator, right) for operator in self.operators)),)
-        return None
+        # only where every branch becomes cheaper: else the common factor is applied once
+        if not isinstance(right, AbstractLinearOperator):
+            return None
+        if any(operator.fuse(right) is None for operator in self.operators):
+            return None
+        return (Stack(tuple(compose(operator, right) for operator in self.operators)),)
 
 
 def stack(operators: Sequence[AbstractLinearOperator]) -> Stack:

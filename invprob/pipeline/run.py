@@ -181,6 +181,8 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / Path(path).name
         result = deconvolve(observation, config, listener=listener)
+        if result.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
         _write(result, observation, config, again, overwrite=False)
         now = read_provenance(again)
         changed = tuple(

@@ -114,8 +114,20 @@ def build_model(observation: Observation, config: Config, frame: Frame | None = 
         others = dict[str, priors.AbstractPrior](sky=sky)
     elif config.sky != "none":
         data = data - jnp.asarray(config.sky, dtype)
+    _check_range(observation, dtype)
     noise = Diagonal(jnp.asarray(observation.variance, dtype))
     return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, jnp.asarray(observation.valid)), others)
+
+
+def _check_range(observation: Observation, dtype) -> None:
+    """Refuse numbers whose squares leave the range of the type."""
+    variance = observation.variance[observation.valid]
+    info, margin = np.finfo(dtype), 1e6
+    if variance.min() < float(info.tiny) * margin or variance.max() > float(info.max) / margin**2:
+        raise UsageError(
+            f"the noise variance, {variance.min():.3g} to {variance.max():.3g}, leaves the range of {dtype.name}: "
+            "use float64, or another unit"
+        )
 
 
 def _sky_prior(observation: Observation) -> tuple[float, float]:
@@ -149,6 +161,8 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
         listener.note("choosing the prior's amplitude, scale and slope by their evidence")
         evidence = maximise_evidence(hierarchy, note=listener.note)
         how = f"marginal likelihood, {evidence.method}"
+        if evidence.at_bounds:
+            how += f"; at its bound: {', '.join(n.removeprefix('log_') for n in evidence.at_bounds)}"
     theta = jax.tree.map(lambda t: jnp.asarray(t, model.likelihood.data.dtype), evidence.theta)
     if config.strength != "auto":
         theta["log_amplitude"] = theta["log_amplitude"] - jnp.log(config.strength)

@@ -34,6 +34,7 @@ from invprob.pipeline.stage import (
     views,
 )
 from invprob.result import Estimate, Samples, Status
+from invprob.units import is_surface_brightness
 
 DRAW_RTOL = 1e-6
 
@@ -44,7 +45,8 @@ def deconvolve_many(
     """`deconvolve` for a list of observations of one shape, each with its own data, noise, mask and PSF.
 
     The strength is found for each; solves and draws run in one compiled loop over the stamps, each with its own stop.
-    A stamp's result does not depend on which others ran beside it.
+    A stamp's result does not depend on which others ran beside it, but for the border: that of the whole batch is as
+    wide as its widest PSF asks for.
 
     Parameters
     ----------
@@ -106,6 +108,9 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
     shapes = {o.shape for o in observations}
     if len(shapes) > 1:
         raise InputError(f"stamps of one batch need one shape, not {sorted(shapes)}: make a batch for each shape")
+    if len({is_surface_brightness(o.frame.unit) for o in observations}) > 1:
+        units = sorted({o.frame.unit for o in observations})
+        raise InputError(f"stamps of one batch need one kind of unit, flux or surface brightness, not both: {units}")
     without = sum(o.psf is None for o in observations)
     if without not in (0, len(observations)):
         raise InputError(f"{without} of {len(observations)} stamps have no PSF: give one to all, or to none")

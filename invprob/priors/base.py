@@ -38,6 +38,14 @@ class AbstractPrior(eqx.Module):
         """Where a local search begins, from the posterior mean and covariance under `matched`."""
         return solution
 
+    def constrain(self, c: PyTree) -> PyTree:
+        """A point of the support for any unbounded c: the coordinates of an unconstrained search."""
+        return c
+
+    def unconstrain(self, x: PyTree) -> PyTree:
+        """The inverse of `constrain`."""
+        return x
+
 
 class HasScore(AbstractPrior):
     """A prior with a score, the gradient of its log-density."""

@@ -61,6 +61,12 @@ class Product(HasLogProb, HasSample):
         assert isinstance(covariance, Blocks)  # as `matched` gives it
         return self._map(lambda part, x, c: part.start(x, c), solution, covariance.parts)
 
+    def constrain(self, c):
+        return self._map(lambda part, value: part.constrain(value), c)
+
+    def unconstrain(self, x):
+        return self._map(lambda part, value: part.unconstrain(value), x)
+
     def log_prob(self, x):
         return total(self._map(lambda part, value: part.log_prob(value), x))
 

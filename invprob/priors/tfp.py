@@ -61,6 +61,14 @@ class FromTFP(HasLogProb, HasSample):
     def log_prob(self, x):
         return jnp.sum(self.distribution.log_prob(x))
 
+    def constrain(self, c):
+        bijector = self.distribution.experimental_default_event_space_bijector()
+        return c if bijector is None else bijector.forward(c)
+
+    def unconstrain(self, x):
+        bijector = self.distribution.experimental_default_event_space_bijector()
+        return x if bijector is None else bijector.inverse(x)
+
     def matched(self):
         try:
             mean, variance = self.distribution.mean(), self.distribution.variance()
@@ -85,13 +93,15 @@ class FromTFP(HasLogProb, HasSample):
         pull = solution / after - mean / before
 
         def value(x):
-            return self.distribution.log_prob(x) + pull * x - 0.5 * weight * x**2
+            out = self.distribution.log_prob(x) + pull * x - 0.5 * weight * x**2
+            return jnp.where(jnp.isnan(out), -jnp.inf, out)  # outside of the support
 
         def look(i, best):
             x = mean + jnp.sqrt(before) * (8 * i / GRID - 4)
             return jnp.where(value(x) > value(best), x, best)
 
-        return jax.lax.fori_loop(0, GRID + 1, look, solution)
+        inside = jnp.where(jnp.isfinite(value(solution)), solution, mean)
+        return jax.lax.fori_loop(0, GRID + 1, look, inside)
 
     def sample(self, key):
         repeats = self.shape[: len(self.shape) - len(self._own_shape)]

@@ -136,3 +136,45 @@ def test_the_hyperprior_is_flat_between_its_bounds():
     assert float(hierarchy.log_hyperprior(hierarchy.start)) == 0
     outside = {**hierarchy.start, "log_slope": jnp.asarray(10.0)}
     assert float(hierarchy.log_hyperprior(outside)) == -np.inf
+
+
+@pytest.mark.parametrize("without_mean", [False, True])
+def test_the_expected_periodogram_is_that_of_simulated_data(without_mean):
+    """With a mask, a taper and a red spectrum; a control with the mean left out of the expectation fails."""
+    rng = np.random.default_rng(1)
+    ny, nx, number = 12, 14, 4000
+    power = priors.GaussianField((24, 28), priors.PowerLaw(50.0, 0.03, 4.0))
+    crop = operators.Crop((24, 28), (slice(4, 4 + ny), slice(5, 5 + nx)))
+    post = Posterior(likelihoods.Gaussian(crop, jnp.zeros((ny, nx)), jnp.full((ny, nx), 0.3)), power)
+    table = evidence.lag_covariance(post.linear_gaussian())
+    window = evidence._taper((ny, nx)) * (rng.random((ny, nx)) > 0.2)
+    variance = jnp.asarray(np.where(window > 0, rng.uniform(0.2, 1.0, (ny, nx)), 0))
+    fields = jax.vmap(lambda key: crop(power.sample(key)))(jax.random.split(jax.random.key(0), number))
+    y = np.asarray(fields) + np.sqrt(variance) * rng.standard_normal((number, ny, nx))
+    if without_mean:
+        y = y - (window * y).sum((1, 2), keepdims=True) / window.sum()
+    found = (np.abs(np.fft.rfft2(window * y)) ** 2).mean(0)
+
+    def worst(flag):
+        pairs = evidence._autocorrelation(window)
+        expected = evidence.expected_periodogram(table, variance, jnp.asarray(window), pairs, without_mean=flag)
+        keep = np.ones_like(found, bool)
+        keep[0, 0] = not without_mean
+        # a mode's power is exponential, at most a chi-square of one degree of freedom
+        return np.abs((found / np.asarray(expected) - 1)[keep]).max() * np.sqrt(number / 2)
+
+    assert worst(without_mean) < 5
+    assert worst(not without_mean) > 5
+
+
+def test_a_level_does_not_hide_an_operator_that_is_not_stationary():
+    shape = (12, 12)
+    slope = operators.Multiply(jnp.linspace(0.2, 2.0, 12)[None] * jnp.ones(shape))
+    image = slope @ operators.CircularConvolve.from_kernel(psf(), shape)
+    each = operators.Each({"image": image, "sky": operators.Fill(shape)})
+    prior = priors.Product(
+        {"image": priors.GaussianField(shape, priors.PowerLaw(4.0, 0.1, 3.0)), "sky": priors.flat(0.0, 1e3)}
+    )
+    forward = operators.Sum(each.out_structure) @ each
+    post = Posterior(likelihoods.Gaussian(forward, jnp.zeros(shape), jnp.ones(shape)), prior)
+    assert not evidence.is_stationary(post.linear_gaussian())

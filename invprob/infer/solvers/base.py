@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from invprob.posterior import Posterior
 
 RUNNING, DONE, STALLED, NOT_FINITE = 0, 1, 2, 3
+ROUNDING = 30  # an objective below so many units of rounding of its value at zero is not known
 WINDOW, FACTOR = 3, 2.5
 """The objective is taken to be within FACTOR times its last WINDOW decreases of the optimum. The decreases of the next
 steps are a lower bound of the error (Strakos & Tichy 2002, ETNA 13, 56); extrapolating them by their ratio stops too

@@ -22,6 +22,7 @@ from invprob.infer.solvers.base import (
     DONE,
     FACTOR,
     NOT_FINITE,
+    ROUNDING,
     RUNNING,
     STALLED,
     WINDOW,
@@ -132,11 +133,14 @@ class ConjugateGradient(AbstractSolver):
     def _metrics(self, problem, state, squared, decrease, recent, curvature):
         left = FACTOR * jnp.sum(recent)
         objective = jnp.where(problem.null > 0, problem.null - decrease, decrease)
+        lost = (
+            objective <= ROUNDING * jnp.finfo(objective.dtype).eps * problem.null
+        )  # f is the rounding of a difference
         solved = squared == 0
         gap = jnp.where(solved, 0.0, left / objective)
         code = jnp.where(gap <= self.rtol, DONE, RUNNING)
         # in exact arithmetic K is positive definite: a curvature that is not means that rounding took over
-        code = jnp.where((curvature <= 0) & ~solved, STALLED, code)
+        code = jnp.where(((curvature <= 0) | lost) & ~solved, STALLED, code)
         code = jnp.where(jnp.isfinite(squared), code, NOT_FINITE)
         step = state.metrics.step + 1
         return eqx.tree_at(lambda m: (m.step, m.gap, m.code), state.metrics, (step, gap, code.astype(jnp.int32)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import functools
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ START_STEPS = 30  # conjugate gradients towards the start of a local search
 
 
 class Problem(eqx.Module):
-    """A posterior as a function of coordinates c, ``x = origin + L c``."""
+    """A posterior as a function of coordinates c, ``x = constrain(origin + L c)``."""
 
     post: Posterior
     root: AbstractLinearOperator
@@ -28,7 +29,7 @@ class Problem(eqx.Module):
 
     def latent(self, c: PyTree) -> PyTree:
         """x of c."""
-        return jax.tree.map(jnp.add, self.origin, self.root.apply(c))
+        return self.post.prior.constrain(jax.tree.map(jnp.add, self.origin, self.root.apply(c)))
 
     def objective(self, c: PyTree):
         """The negative log-posterior."""
@@ -39,9 +40,10 @@ class Optax(AbstractSolver):
     """Minimises the negative log-posterior with an optax `GradientTransformation`.
 
     For a Gaussian prior the coordinates are those of the circulant posterior covariance (linear operator) or of the
-    prior (non-linear). There the objective has a curvature of about one or more, so that half the squared gradient
-    bounds the gap; it is given relative to half the number of data, the typical value of the objective. For other
-    priors x itself is the coordinate, and the gap is no more than the squared gradient per datum.
+    prior (non-linear). There the curvature of the objective is about one, and less along modes of masked pixels and of
+    the border; half the squared gradient stands for the gap, relative to half the number of data, the typical value of
+    the objective. It is an indication, not a bound. For other priors x itself is the coordinate, or for a bounded
+    support an unbounded function of it.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ class Optax(AbstractSolver):
         gaussian = post.prior.as_gaussian()
         if gaussian is None:
             identity = Identity(post.structure)
-            return Problem(post, identity, identity, _start_of(post))
+            return Problem(post, identity, identity, post.prior.unconstrain(_start_of(post)))
         system = post.linear_gaussian()
         metric = gaussian.covariance if system is None else system.circulant()
         metric = jax.lax.stop_gradient(metric)
@@ -74,7 +76,8 @@ class Optax(AbstractSolver):
         if x0 is None:
             c = jax.tree.map(jnp.zeros_like, problem.root.apply(problem.origin))
         else:
-            c = problem.inverse.apply(jax.tree.map(jnp.subtract, x0, problem.origin))
+            free = problem.post.prior.unconstrain(x0)
+            c = problem.inverse.apply(jax.tree.map(jnp.subtract, free, problem.origin))
         return State(c, self.transformation.init(c), first_metrics(_dtype(c)))
 
     def step(self, problem: Problem, state: State) -> State:
@@ -96,14 +99,10 @@ class Optax(AbstractSolver):
         return problem.latent(state.x)
 
 
-_LBFGS: list[Any] = []
-
-
-def _default():
-    # one object, so that two solves share one compilation
-    if not _LBFGS:
-        _LBFGS.append(optax.lbfgs())
-    return _LBFGS[0]
+@functools.cache
+def _default() -> optax.GradientTransformationExtraArgs:
+    """L-BFGS, one object, so that two solves share one compilation."""
+    return optax.lbfgs()
 
 
 def _dtype(tree: PyTree):

@@ -22,6 +22,7 @@ from invprob.infer.solvers.base import (
     DONE,
     FACTOR,
     NOT_FINITE,
+    ROUNDING,
     RUNNING,
     STALLED,
     WINDOW,
@@ -191,7 +192,8 @@ class TwoGrid(AbstractSolver):
         shape = parts[1].shape
         reach = [int(np.max(k)) for k in (_reach_of_many if stacked else _reach_of_one)(post)]
         coarse = (_even_fast(2 * reach[0] + 2), _even_fast(2 * reach[1] + 2))
-        if coarse[0] * coarse[1] > 0.5 * shape[0] * shape[1]:
+        too_fine = any(few >= many for few, many in zip(coarse, shape, strict=True))
+        if too_fine or coarse[0] * coarse[1] > 0.5 * shape[0] * shape[1]:
             return None
         return cls(coarse, rtol)
 
@@ -229,7 +231,9 @@ class TwoGrid(AbstractSolver):
     def init(self, problem: Problem, x0: PyTree | None) -> State:
         c, r = jnp.zeros_like(problem.right), problem.right
         if x0 is not None:
-            c = jnp.fft.rfft2(x0 if problem.mean is None else x0 - problem.mean) / problem.synthesis
+            u = jnp.fft.rfft2(x0 if problem.mean is None else x0 - problem.mean)
+            seen = problem.synthesis != 0  # where the PSF leaves nothing the coordinates have no phase
+            c = jnp.where(seen, u / jnp.where(seen, problem.synthesis, 1), 0)
             r = problem.right - problem.fine.normal(c)
         never = jnp.asarray(jnp.inf, problem.null.dtype)
         carry = self._stage(problem, c, r, never, jnp.zeros((), jnp.int32))
@@ -262,7 +266,7 @@ class TwoGrid(AbstractSolver):
         s = state.carry
         c = self._corrected(problem, state)
         new = self._stage(problem, c, problem.right - problem.fine.normal(c), s.fallen, s.stage + 1)
-        rounding = 30 * jnp.finfo(new.objective.dtype).eps * problem.null
+        rounding = ROUNDING * jnp.finfo(new.objective.dtype).eps * problem.null
         worse = (s.stage > 0) & ((new.objective > s.objective + rounding) | (s.fallen > 0.5 * s.before))
         code = jnp.where(worse, STALLED, RUNNING)
         code = jnp.where(jnp.isfinite(new.objective), code, NOT_FINITE).astype(jnp.int32)
@@ -284,7 +288,8 @@ class TwoGrid(AbstractSolver):
         gap = jnp.maximum(FACTOR * jnp.sum(falls) / objective, coarse)
         gap = jnp.where(objective == 0, 0.0, gap)  # no data, or data that are the prior's mean
         code = jnp.where(gap <= self.rtol, DONE, RUNNING)
-        code = jnp.where((curvature <= 0) & (s.squared > 0), STALLED, code)
+        lost = objective <= ROUNDING * jnp.finfo(objective.dtype).eps * problem.null
+        code = jnp.where(((curvature <= 0) | lost) & (s.squared > 0), STALLED, code)
         code = jnp.where(jnp.isfinite(squared), code, NOT_FINITE).astype(jnp.int32)
         metrics = eqx.tree_at(
             lambda m: (m.step, m.gap, m.code), state.metrics, (state.metrics.step + 1, gap.astype(fall.dtype), code)
