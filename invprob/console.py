@@ -23,7 +23,8 @@ NO_MEMORY = "not enough memory: use a smaller cut-out, --dtype float32 or a smal
 
 def say(text: str) -> None:
     """A message on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # in one piece, so that Ctrl-C leaves no half line
+    sys.stderr.flush()
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

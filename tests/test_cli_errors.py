@@ -53,7 +53,7 @@ def refused(code: int, *arguments: str, command: str = "deconvolve") -> str:
         (["--method", "nope"], "'map' or 'sample'"),
         (["--method", "sample", "--num-samples", "0"], "num_samples of at least 1"),
         (["--prior", "nope"], "no prior is called 'nope'; there is 'gaussian'"),
-        (["--solver", "nope"], "no solver is called 'nope'; there are auto, wiener, cg, lbfgs"),
+        (["--solver", "nope"], "no solver is called 'nope'; there are auto, wiener, cg, twogrid, lbfgs"),
         (["--solver", "wiener"], "solver 'wiener' does not fit: the Wiener filter needs a circulant operator"),
         (["--dtype", "float16"], "'float32' or 'float64'"),
         (["--rtol", "2"], "rtol = 2.0"),

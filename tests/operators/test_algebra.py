@@ -57,8 +57,12 @@ def test_stack_gives_one_output_for_each():
     first, second, x = convolve(), op.Multiply(fresh(*SHAPE)), fresh(*SHAPE)
     both = op.stack([first, second])
     np.testing.assert_array_equal(both(x)[1], second(x))
-    fused = both @ op.Multiply(fresh(*SHAPE))
-    assert isinstance(fused, op.Stack) and isinstance(fused.operators[1], op.Multiply)
+    # the factor on the right is applied once, unless each branch takes it in
+    once = both @ op.Multiply(fresh(*SHAPE))
+    assert isinstance(once, op.LinearComposition) and once.operators[0] is both
+    taken = op.stack([second, second]) @ op.Multiply(fresh(*SHAPE))
+    assert isinstance(taken, op.Stack) and isinstance(taken.operators[1], op.Multiply)
+    np.testing.assert_allclose(once(x)[1], second(once.operators[1](x)))
     with pytest.raises(ValueError, match="same input"):
         op.stack([first, op.Identity((3,))])
     with pytest.raises(TypeError, match="not a linear operator"):
