@@ -2,6 +2,7 @@
 
     python tests/benchmarks/ground_sims.py scores             # the eight files by the command line
     python tests/benchmarks/ground_sims.py evidence           # the strengths found against a dense grid; minutes
+    python tests/benchmarks/ground_sims.py whittle            # what the evidence of large images loses on small ones
     python tests/benchmarks/ground_sims.py flux --number 50   # pulls of the flux over noise realisations; minutes
     python tests/benchmarks/ground_sims.py flux --snr 1000 --number 10 --paired
 
@@ -273,6 +274,24 @@ def evidence(simulations: Sequence[Simulation]) -> None:
         )  # fmt: skip
 
 
+def whittle(simulations: Sequence[Simulation]) -> None:
+    """What the evidence of large images loses on images small enough for the exact one."""
+    import jax
+
+    import invprob as ip
+    from invprob.pipeline.stage import build_model
+
+    head("file", "exact maximum", "exact evidence at Whittle's maximum less that")
+    for simulation in simulations:
+        observation = ip.read_fits(simulation.path, psf="[KERNEL]")
+        with jax.enable_x64(True):
+            model = build_model(observation, ip.Config(refine=REFINE))
+            hierarchy = ip.field_hierarchy(model.likelihood, model.frame.shape)
+            exact = ip.maximise_evidence(hierarchy).log_evidence
+            rough = ip.maximise_evidence(hierarchy, exact_limit=0).theta
+            row(simulation.name, exact, ip.log_evidence(hierarchy.build(rough)) - exact)
+
+
 def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draws: int, paired: bool) -> None:
     """Mean pull of the stamp's flux over realisations of the noise, in its standard errors, and the bias."""
     head("file", "S/N", "mean flux / truth - 1", "mean pull", "its standard errors", "scatter", "seconds a run")
@@ -291,7 +310,7 @@ def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draw
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("scores", "evidence", "flux"))
+    parser.add_argument("what", choices=("scores", "evidence", "whittle", "flux"))
     parser.add_argument("names", nargs="*", help="simulations such as 000047; default: all")
     parser.add_argument("--folder", type=Path, default=DATA, help="where the simulations are")
     parser.add_argument("--out", type=Path, help="keep the outputs of `scores` here")
@@ -310,6 +329,8 @@ def main() -> None:
             scores(simulations, out)
     elif given.what == "evidence":
         evidence(simulations)
+    elif given.what == "whittle":
+        whittle(simulations)
     else:
         flux(simulations, given.number, given.snr, given.draws, given.paired)
 
