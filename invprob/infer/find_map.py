@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -103,11 +104,11 @@ def find_map(
     two = method == "auto" and isinstance(solver, TwoGrid)
     # a state of conjugate gradients was kept by a run that had stalled on two grids before it was interrupted
     stalled = two and solver_of(checkpoint) == ConjugateGradient.name
-    options = {"max_steps": max_steps, "progress": progress, "stop": stop, "checkpoint": checkpoint}
-    run = None if stalled else iterate(solver, post, x0, **options)  # type: ignore[arg-type]
+    go = partial(iterate, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint)
+    run = None if stalled else go(solver, post, x0)
     if run is None or (two and run.status is Status.STALLED):
         solver, reason = ConjugateGradient(rtol=rtol), f"{reason}; which stalled: conjugate gradients from there"
-        run = iterate(solver, post, x0 if run is None else run.x, **options)  # type: ignore[arg-type]
+        run = go(solver, post, x0 if run is None else run.x)
     return Estimate(
         x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
         num_data=run.num_data, history=run.history,

@@ -19,7 +19,7 @@ from invprob.infer.solvers import ConjugateGradient, Optax
 from invprob.posterior import Posterior
 from invprob.result import Status
 
-from ..cases import VALID, fresh
+from ..cases import VALID
 from .problems import masked_problem, periodic_problem
 
 ADAM = optax.adam(1e-2)
@@ -159,20 +159,21 @@ class Counting(eqx.Module):
         return self.scale * x
 
 
-def counted_problem():
-    """A non-linear operator that counts, with new arrays at each call."""
-    operator = operators.Function(Counting(1.0 + 0.1 * fresh(6, 7)), (6, 7))
-    prior = priors.GaussianField((6, 7), priors.PowerLaw(1.0 + fresh() ** 2, 0.1, 3.0))
-    return Posterior(likelihoods.Gaussian(operator, fresh(6, 7), jnp.exp(fresh(6, 7)), VALID), prior)
+def counted_problem(seed):
+    """A non-linear operator that counts, with other arrays for another seed."""
+    scale, data, noise = jax.random.normal(jax.random.key(seed), (3, 6, 7))
+    operator = operators.Function(Counting(1.0 + 0.1 * scale), (6, 7))
+    prior = priors.GaussianField((6, 7), priors.PowerLaw(jnp.asarray(1.0 + seed), 0.1, 3.0))
+    return Posterior(likelihoods.Gaussian(operator, data, jnp.exp(noise), VALID), prior)
 
 
 def test_nothing_compiles_anew_for_later_chunks_or_new_arrays(short_chunks):
     lines = []
-    find_map(counted_problem(), "lbfgs", rtol=1e-20, max_steps=40, progress=lines.append)
+    find_map(counted_problem(0), "lbfgs", rtol=1e-20, max_steps=40, progress=lines.append)
     traced = Counting.traces
     assert len(lines) > 4 and traced > 0
-    find_map(counted_problem(), "lbfgs", rtol=1e-20, max_steps=40, progress=lines.append)
-    find_map(counted_problem(), "lbfgs", rtol=1e-20, max_steps=35)
+    find_map(counted_problem(1), "lbfgs", rtol=1e-20, max_steps=40, progress=lines.append)
+    find_map(counted_problem(2), "lbfgs", rtol=1e-20, max_steps=35)
     # what looks at shapes alone (a call checks its operator once) may trace; the loop may not
     assert Counting.traces - traced <= 6
 

@@ -284,6 +284,7 @@ def test_header_can_be_written_back(tmp_path, sky):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fits.PrimaryHDU(np.zeros(SHAPE), header).writeto(tmp_path / "b.fits", output_verify="exception")
+    assert fits.getdata(tmp_path / "b.fits").shape == SHAPE
 
 
 def test_checksum_mismatch_is_a_warning(tmp_path, sky):

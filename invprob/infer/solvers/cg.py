@@ -133,9 +133,8 @@ class ConjugateGradient(AbstractSolver):
     def _metrics(self, problem, state, squared, decrease, recent, curvature):
         left = FACTOR * jnp.sum(recent)
         objective = jnp.where(problem.null > 0, problem.null - decrease, decrease)
-        lost = (
-            objective <= ROUNDING * jnp.finfo(objective.dtype).eps * problem.null
-        )  # f is the rounding of a difference
+        # f is a difference: at high signal to noise only its rounding may be left
+        lost = objective <= ROUNDING * jnp.finfo(objective.dtype).eps * problem.null
         solved = squared == 0
         gap = jnp.where(solved, 0.0, left / objective)
         code = jnp.where(gap <= self.rtol, DONE, RUNNING)
