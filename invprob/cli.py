@@ -15,7 +15,7 @@ from invprob.console import OneLineGroup, reported, say
 from invprob.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from invprob.pipeline.stage import Listener
+    from invprob.pipeline.listener import Listener
     from invprob.result import Estimate
 
 EXIT_CODES = """\b
@@ -54,7 +54,7 @@ def prepare_jax() -> None:
 
 
 def _listener(quiet: bool) -> Listener:
-    from invprob.pipeline.stage import Listener
+    from invprob.pipeline.listener import Listener
 
     if quiet:
         return Listener()
@@ -75,7 +75,7 @@ def _number_or_word(name: str, *words: str) -> Callable[[str | None], Any]:
         try:
             return float(text)
         except ValueError:
-            choices = " or ".join(repr(w) for w in words)
+            choices = ", ".join(repr(w) for w in words)
             raise typer.BadParameter(f"{name} takes {choices} or a number, not {text!r}") from None
 
     return parse
@@ -100,10 +100,31 @@ def deconvolve(
         str | None,
         typer.Option(help="PSF: FILE[EXT], [EXT] of the image's file, or 'none' to denoise. Default: the file's own."),
     ] = None,
-    prior: Annotated[str | None, typer.Option(help="Prior on the image: gaussian (the default).")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Prior on the image: gaussian (the default), starlet, tv, wavelet, laplace, lognormal, "
+            "points+starlet, or one that another package installs; `invprob priors` lists them."
+        ),
+    ] = None,
+    positive: Annotated[
+        bool | None,
+        typer.Option("--positive", help="No pixel below the floor: the image is positive within the noise."),
+    ] = None,
+    floor: Annotated[
+        float | None,
+        typer.Option(
+            help="How far below zero --positive lets a pixel go, in standard deviations of the noise; 0: strictly "
+            "positive, which adds flux to a noisy sky. Default: 1."
+        ),
+    ] = None,
     strength: Annotated[
         str | None,
-        typer.Option(help="'auto' (from the data), or a factor on the inverse amplitude it finds. Default: auto."),
+        typer.Option(
+            help="'auto' (from the data and their noise), 'fission' (what predicts held-out noise best), or a number, "
+            "larger for smoother: for gaussian a factor on the inverse amplitude found, for the others in units of the "
+            "noise. Default: auto."
+        ),
     ] = None,
     refine: Annotated[int | None, typer.Option(help="Latent pixels on a side of a data pixel. Default: 1.")] = None,
     method: Annotated[
@@ -132,11 +153,21 @@ def deconvolve(
         str | None,
         typer.Option(help="'none' (default), 'fit' one level with its error, or the level to subtract."),
     ] = None,
-    solver: Annotated[str | None, typer.Option(help="auto (default), cg, twogrid (without --refine) or lbfgs.")] = None,
-    rtol: Annotated[
-        float | None, typer.Option(help="Relative gap (f - f*) / f at which the solver stops. Default: 1e-7.")
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (default); gaussian prior: wiener, cg, twogrid (without --refine); sparse and positive: admm, "
+            "pdhg, proximal; lognormal: newton; smooth: lbfgs."
+        ),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Most steps of the solver. Default: 2000.")] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            help="Where the solver stops: relative gap of the objective (default 1e-7), or relative residual of admm "
+            "(default 3e-4), pdhg and proximal (1e-4)."
+        ),
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps of the solver. Default: 5000.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (default) or float32.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options; the command line goes first.")
@@ -151,13 +182,14 @@ def deconvolve(
 ) -> None:
     """Deconvolve a FITS image.
 
-    Amplitude, scale and slope of the prior are found from the data. Writes SCI (flux per latent pixel on the
+    The strength of the prior is found from the data. Writes SCI (flux per latent pixel on the
     image's footprint), ERR, DQ, MODEL, RESID and PSF, with everything needed to repeat the run in the header.
     """
     settings = _configuration(
         config,
         dict(
-            prior=prior, strength=_number_or_word("--strength", "auto")(strength), refine=refine, method=method,
+            prior=prior, positive=positive, floor=floor,
+            strength=_number_or_word("--strength", "auto", "fission")(strength), refine=refine, method=method,
             num_samples=num_samples, seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver,
             rtol=rtol, max_steps=max_steps, dtype=dtype,
         ),
@@ -208,6 +240,10 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"  prior: amplitude {cards['PRIORAMP']:.4g}, break {cards['PRIORSCL']:.4g} cycles/pixel, "
             f"slope {cards['PRIORSLP']:.3g} ({cards['STRENGTH']})"
         )
+    elif "PRIORSTR" in cards:
+        lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
+    if "FLOOR" in cards:
+        lines.append(f"  no pixel below {cards['FLOOR']:.4g}; --floor 0 for strictly positive")
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
     if "SKY" in cards:
         flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")
@@ -302,6 +338,22 @@ def replay(
             print(line)
         say(f"invprob: the replay of {file} differs")
         raise typer.Exit(ExitCode.REPLAY_DIFFERS)
+
+
+@app.command(name="priors", epilog=EXIT_CODES)
+@reported
+def list_priors(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the priors that are installed, those of other packages included."""
+    from invprob.pipeline.prior import listing
+
+    found = listing()
+    if json:
+        print(json_module.dumps(found, indent=1))
+        return
+    width = max(len(prior["name"]) for prior in found)
+    for prior in found:
+        source = "" if prior["provider"] == "invprob" else f" [{prior['provider']}]"
+        print(f"{prior['name']:{width}s}  {prior['about']}{source}")
 
 
 def _version(wanted: bool) -> None:

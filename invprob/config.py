@@ -42,8 +42,12 @@ class Config(BaseModel):
     model_config = _STRICT
 
     prior: str = Field("gaussian", description="prior on the image")
-    strength: float | Literal["auto"] = Field(
-        "auto", description="'auto', or a factor on the inverse amplitude that auto finds"
+    positive: bool = Field(False, description="no pixel below the floor")
+    floor: float = Field(
+        1.0, ge=0, description="how far below zero a positive image may go, in standard deviations of the noise"
+    )
+    strength: float | Literal["auto", "fission"] = Field(
+        "auto", description="'auto' (from the data and their noise), 'fission', or a number: larger is smoother"
     )
     amplitude: float | None = Field(None, gt=0, description="power at k = 0, by hand (with scale and slope)")
     scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
@@ -53,17 +57,19 @@ class Config(BaseModel):
     num_samples: int = Field(64, ge=0, le=100_000, description="exact draws; 0: no errors")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
     sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
-    solver: str = Field("auto", description="'auto', 'cg', 'twogrid' or 'lbfgs'")
-    rtol: float = Field(1e-7, gt=0, lt=1, description="relative gap at which the solver stops")
-    max_steps: int = Field(2000, ge=1, description="most steps of the solver")
+    solver: str = Field("auto", description="'auto', or the name of a solver")
+    rtol: float | None = Field(
+        None, gt=0, lt=1, description="where the solver stops: relative gap or residual; default: the solver's own"
+    )
+    max_steps: int = Field(5000, ge=1, description="most steps of the solver")
     dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")
     input: InputConfig = InputConfig()  # type: ignore[call-arg]
 
     @field_validator("strength")
     @classmethod
     def _positive(cls, value):
-        if value != "auto" and not value > 0:
-            raise ValueError("should be 'auto' or a number above zero")
+        if isinstance(value, float) and not value > 0:
+            raise ValueError("should be 'auto', 'fission' or a number above zero")
         return value
 
     @classmethod

@@ -20,7 +20,7 @@ from invprob.operators.base import (
     compose,
     vdot,
 )
-from invprob.priors.base import AbstractPrior, HasLogProb, HasScore, HasTransform
+from invprob.priors.base import AbstractPrior, HasLogProb, HasScore
 
 
 class Posterior(eqx.Module):
@@ -92,12 +92,12 @@ class Posterior(eqx.Module):
         """The posterior in coordinates c, ``x = T(c)``; for a linear T the density only changes by a constant."""
         return Pullback(self, T)
 
-    def whiten(self) -> Pullback:
+    def whiten(self) -> Whitened:
         """The posterior in the coordinates in which the prior is N(0, I)."""
-        prior = self.prior.as_gaussian() or self.prior
-        if not isinstance(prior, HasTransform):
-            raise CapabilityError(f"{type(prior).__name__} has no transform from white noise")
-        return Pullback(self, prior.transform)
+        T = self.prior.as_transform()
+        if T is None:
+            raise CapabilityError(f"{type(self.prior).__name__} has no transform from white noise (HasTransform)")
+        return Whitened(self, T)
 
 
 class Pullback(eqx.Module):
@@ -117,6 +117,34 @@ class Pullback(eqx.Module):
     def log_prob(self, c: PyTree) -> Float[Array, ""]:
         """Log-density of ``T(c)`` under the posterior, as a function of c."""
         return self.posterior.log_prob(self.T(c))
+
+
+class Whitened(eqx.Module):
+    """A posterior as the density of white coordinates xi, ``x = T(xi)``, ``xi ~ N(0, I)`` under the prior.
+
+    ``log p(xi | data) = log p(data | F(T(xi))) - |xi|^2 / 2 - n/2 log 2 pi`` up to the evidence, exact for every T. Its
+    maximum is not that of the density of x where T is not affine.
+
+    Parameters
+    ----------
+    posterior
+        Posterior of x.
+    T
+        From white noise to the prior.
+    """
+
+    posterior: Posterior
+    T: AbstractOperator
+
+    @property
+    def structure(self) -> Structure:
+        """Structure of the coordinates."""
+        return self.T.in_structure
+
+    def log_prob(self, xi: PyTree) -> Float[Array, ""]:
+        """Log-density at xi, up to the evidence."""
+        n = sum(a.size for a in jax.tree.leaves(xi))
+        return self.posterior.likelihood.log_prob(self.T(xi)) - 0.5 * (vdot(xi, xi) + n * jnp.log(2 * jnp.pi))
 
 
 class LinearGaussian(eqx.Module):
@@ -237,4 +265,4 @@ class Hierarchy(eqx.Module):
         return jnp.where(jnp.all(jnp.stack(jax.tree.leaves(inside))), 0.0, -jnp.inf)
 
 
-__all__ = ["Hierarchy", "LinearGaussian", "Posterior", "Precision", "Pullback"]
+__all__ = ["Hierarchy", "LinearGaussian", "Posterior", "Precision", "Pullback", "Whitened"]

@@ -53,6 +53,8 @@ class Estimate:
     image, std
         The latent image and its standard deviation on the data's footprint, flux per latent pixel. ``std`` is None
         where the method gives no error; `no_std` then says how to get one.
+    parts
+        The images whose sum ``image`` is, by name, where the prior describes several; empty otherwise.
     model
         Noiseless data predicted by x, on the data grid.
     residual
@@ -80,6 +82,7 @@ class Estimate:
     image: Float[np.ndarray, "y x"] | None = None
     std: Float[np.ndarray, "y x"] | None = None
     no_std: str = ""
+    parts: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     model: Float[np.ndarray, "Y X"] | None = None
     residual: Float[np.ndarray, "Y X"] | None = None
     inpainted: np.ndarray | None = None

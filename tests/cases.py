@@ -19,7 +19,16 @@ from invprob import covariance as cov
 from invprob import operators as op
 from invprob import priors
 from invprob.infer import solvers
-from invprob.infer.solvers import ConjugateGradient, Optax, TwoGrid, Wiener
+from invprob.infer.solvers import (
+    ADMM,
+    ConjugateGradient,
+    NewtonCG,
+    Optax,
+    PrimalDual,
+    ProximalGradient,
+    TwoGrid,
+    Wiener,
+)
 
 SHAPE = (6, 7)
 _SEEDS = itertools.count()
@@ -100,6 +109,7 @@ OPERATORS: dict[str, tuple[type, Callable[[], op.AbstractOperator]]] = {
         lambda: op.FourierSynthesis(transfer((6, 8)), (6, 8)),
     ),
     "Function": (op.Function, saturation),
+    "Gradient": (op.Gradient, lambda: op.Gradient((5, 6))),
     "Identity": (op.Identity, lambda: op.Identity(SHAPE)),
     "Identity of a pytree": (op.Identity, lambda: op.Identity(tree())),
     "Jacobian": (op.Jacobian, lambda: saturation().linearize(fresh(*SHAPE))),
@@ -121,8 +131,14 @@ OPERATORS: dict[str, tuple[type, Callable[[], op.AbstractOperator]]] = {
     "Select": (op.Select, lambda: op.Select(VALID)),
     "Shift": (op.Shift, lambda: op.Shift(fresh(2), SHAPE)),
     "Shift, even sides": (op.Shift, lambda: op.Shift(fresh(2), (6, 8))),
+    "Starlet": (op.Starlet, lambda: op.Starlet(SHAPE, 2)),
+    "Starlet, periodic": (op.Starlet, lambda: op.Starlet((8, 9), 3, "wrap")),
+    "StarletDetails": (op.StarletDetails, lambda: op.StarletDetails(fresh(2), SHAPE)),
+    "StarletDetails, periodic": (op.StarletDetails, lambda: op.StarletDetails(fresh(2), SHAPE, "wrap")),
     "Stack": (op.Stack, lambda: op.stack([convolve(), op.Multiply(fresh(*SHAPE)), op.Identity(SHAPE)])),
     "Sum": (op.Sum, lambda: op.Sum({"a": SHAPE, "b": SHAPE})),
+    "Wavelet": (op.Wavelet, lambda: op.Wavelet((8, 6), "haar", 2)),
+    "Wavelet, odd sides": (op.Wavelet, lambda: op.Wavelet((7, 5), "db4", 2)),
 }
 
 
@@ -166,7 +182,18 @@ def laplace(*shape: int) -> Any:
     return tfd.Laplace(fresh(*shape), 1.0 + fresh(*shape) ** 2)
 
 
+def positive(*shape: int) -> jax.Array:
+    """Positive numbers that differ at each call."""
+    return jnp.exp(0.3 * fresh(*shape))
+
+
 PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
+    "Analysis": (
+        priors.Analysis,
+        lambda: priors.Analysis(priors.Laplace(positive(2, 1, 1), (2, *SHAPE)), op.Gradient(SHAPE)),
+    ),
+    "Exponential": (priors.Exponential, lambda: priors.Exponential(positive(*SHAPE), SHAPE)),
+    "Exponential, one pixel": (priors.Exponential, lambda: priors.Exponential(positive(), (1,))),
     "FromTFP": (priors.FromTFP, lambda: priors.FromTFP(laplace(*SHAPE), SHAPE)),
     "FromTFP, one pixel": (priors.FromTFP, lambda: priors.FromTFP(laplace(), (1,))),
     "FromTFP, mixture": (priors.FromTFP, lambda: priors.FromTFP(mixture(0.1 + float(fresh()) ** 2), (2,))),
@@ -174,6 +201,28 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     "Gaussian, diagonal": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), diagonal(*SHAPE))),
     "Gaussian, flat": (priors.Gaussian, lambda: priors.flat(fresh(), 3.0)),
     "GaussianField": (priors.GaussianField, field),
+    "GroupNorm": (priors.GroupNorm, lambda: priors.GroupNorm(positive(3), (3, 2, 3))),
+    "GroupNorm, one pair": (priors.GroupNorm, lambda: priors.GroupNorm(positive(), (2, 1))),
+    "L1Norm": (priors.L1Norm, lambda: priors.L1Norm(positive(*SHAPE) * VALID, SHAPE)),
+    "Laplace": (priors.Laplace, lambda: priors.Laplace(positive(*SHAPE), SHAPE)),
+    "Laplace, two numbers": (priors.Laplace, lambda: priors.Laplace(positive(), (2,))),
+    "LogNormal": (priors.LogNormal, lambda: priors.LogNormal(field())),
+    "LogNormal, one pixel": (
+        priors.LogNormal,
+        lambda: priors.LogNormal(priors.Gaussian(fresh(1), cov.Diagonal(positive(1)))),
+    ),
+    "LowerBound": (priors.LowerBound, lambda: priors.LowerBound(SHAPE)),
+    "LowerBound, below zero": (priors.LowerBound, lambda: priors.LowerBound(SHAPE, -positive())),
+    "LowerBound, sparse": (
+        priors.LowerBound,
+        lambda: priors.LowerBound(SHAPE, -positive(), priors.Laplace(positive(), SHAPE)),
+    ),
+    "Positive field": (priors.Positive, lambda: priors.Positive(field())),
+    "Positive, sparse": (priors.Positive, lambda: priors.Positive(priors.Laplace(positive(), SHAPE))),
+    "Positive total variation": (
+        priors.Positive,
+        lambda: priors.Positive(priors.TotalVariation(SHAPE, positive())),
+    ),
     "Product": (
         priors.Product,
         lambda: priors.Product({"image": field(), "sky": priors.Gaussian(fresh(), diagonal())}),
@@ -182,15 +231,35 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
         priors.Product,
         lambda: priors.Product((priors.FromTFP(laplace(), (1,)), priors.Gaussian(fresh(1), diagonal(1)))),
     ),
+    "Product with terms": (
+        priors.Product,
+        lambda: priors.Product({"image": priors.Exponential(positive(), (4, 5)), "sky": priors.flat(fresh(), 3.0)}),
+    ),
+    "StarletSparsity": (priors.StarletSparsity, lambda: priors.StarletSparsity(SHAPE, positive(), 2)),
+    "StarletSparsity, periodic": (
+        priors.StarletSparsity,
+        lambda: priors.StarletSparsity(SHAPE, positive(), weights=positive(2), mode="wrap"),
+    ),
+    "TotalVariation": (priors.TotalVariation, lambda: priors.TotalVariation((5, 6), positive())),
+    "TotalVariation, along the axes": (
+        priors.TotalVariation,
+        lambda: priors.TotalVariation(SHAPE, positive(), isotropic=False),
+    ),
+    "WaveletSparsity": (priors.WaveletSparsity, lambda: priors.WaveletSparsity((8, 6), positive(), "haar", 2)),
+    "WaveletSparsity, odd sides": (priors.WaveletSparsity, lambda: priors.WaveletSparsity((7, 5), positive())),
 }
 
 _ADAM = optax.adam(3e-2)
 _MOMENTUM = optax.sgd(0.1, momentum=0.9, nesterov=True)
 
 SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
+    "admm": (ADMM, ADMM),
     "cg": (ConjugateGradient, ConjugateGradient),
     "lbfgs": (Optax, Optax),
     "adam": (Optax, lambda: Optax(_ADAM, rtol=1e-4)),
+    "newton": (NewtonCG, NewtonCG),
+    "pdhg": (PrimalDual, PrimalDual),
+    "proximal": (ProximalGradient, ProximalGradient),
     "momentum": (Optax, lambda: Optax(_MOMENTUM, rtol=1e-6)),
     "twogrid": (TwoGrid, lambda: TwoGrid((20, 20), rtol=1e-9)),
     "wiener": (Wiener, Wiener),

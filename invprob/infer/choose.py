@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance, Diagonal, Stationary
 from invprob.errors import CapabilityError
-from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
+from invprob.infer.solvers import (
+    ADMM,
+    AbstractSolver,
+    ConjugateGradient,
+    NewtonCG,
+    Optax,
+    PrimalDual,
+    ProximalGradient,
+    TwoGrid,
+    Wiener,
+)
+from invprob.infer.solvers.splitting import one_prox, split
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
 from invprob.priors.base import HasLogProb, capabilities
+from invprob.priors.gaussian import Gaussian
 
 
 def _uniform(noise: AbstractCovariance) -> bool:
@@ -25,38 +38,66 @@ def _uniform(noise: AbstractCovariance) -> bool:
     return everywhere and bool(np.all(variance == variance.flat[0]))
 
 
-def choose_solver(post: Posterior, rtol: float) -> tuple[AbstractSolver, str]:
-    """The solver for a posterior, and the reason in words.
+def splits(post: Posterior) -> bool:
+    """Whether `ADMM` can take the posterior apart."""
+    try:
+        eqx.filter_eval_shape(split, post)
+    except CapabilityError:
+        return False
+    return True
+
+
+def choose_solver(post: Posterior, **settings: float) -> tuple[AbstractSolver, str]:
+    """The solver for a posterior, with these settings (``rtol``), and the reason in words.
 
     Raises
     ------
     CapabilityError
         When the prior offers nothing that a solver here can use.
     """
-    operator = post.likelihood.operator
+    operator, prior = post.likelihood.operator, post.prior
     linear = isinstance(operator, AbstractLinearOperator)
-    gaussian = post.prior.as_gaussian()
-    if linear and gaussian is not None and isinstance(post.likelihood, likelihoods.Gaussian):
-        circulant = isinstance(operator, CircularConvolve | Identity)
-        if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(post.likelihood.noise):
-            return Wiener(rtol=rtol), "circulant operator, stationary noise and prior: closed form, one FFT pair"
-        if (two := TwoGrid.fitting(post, rtol)) is not None:
-            return two, (
-                "convolution and mask, Gaussian noise and stationary prior: conjugate gradients on a grid of "
-                f"{two.coarse[0]} x {two.coarse[1]}, corrected on the fine one"
-            )
-        return (
-            ConjugateGradient(rtol=rtol),
-            "linear operator, Gaussian noise and prior: conjugate gradients in circulant posterior coordinates",
+    kind, name = "linear" if linear else "non-linear", type(prior).__name__
+    if linear and isinstance(post.likelihood, likelihoods.Gaussian):
+        gaussian = prior.as_gaussian()
+        if gaussian is not None:
+            return _for_gaussian(post, gaussian, settings)
+        if prior.as_terms() is not None:
+            if splits(post):
+                return ADMM(**settings), (
+                    f"convolution, Gaussian noise and a {name} prior of terms with a prox: ADMM, one division in "
+                    "Fourier space a step"
+                )
+            return PrimalDual(**settings), f"linear operator and a {name} prior of terms with a prox: primal-dual steps"
+    if prior.as_transform() is not None:
+        return NewtonCG(**settings), (
+            f"{kind} operator and a {name} prior that is transformed white noise: Newton steps on the Fisher metric"
         )
-    if isinstance(post.prior, HasLogProb):
-        kind = "linear" if linear else "non-linear"
-        where = "whitened coordinates" if gaussian is not None else "the latent's own coordinates"
+    if one_prox(prior) is not None:
+        return ProximalGradient(**settings), f"{kind} operator and a {name} prior with a prox: proximal gradients"
+    if isinstance(prior, HasLogProb):
         return (
-            Optax(rtol=rtol),
-            f"{kind} operator, {type(post.prior).__name__} prior with a log-density: L-BFGS in {where}",
+            Optax(**settings),
+            f"{kind} operator, {name} prior with a log-density: L-BFGS in the latent's own coordinates",
         )
-    can = ", ".join(capabilities(post.prior)) or "nothing"
+    can = ", ".join(capabilities(prior)) or "nothing"
     raise CapabilityError(
-        f"no solver for a {type(post.prior).__name__} prior: it offers {can}; a solver needs HasLogProb or HasPrecision"
+        f"no solver for a {name} prior: it offers {can}; a solver needs HasLogProb, HasProx, HasTerms, HasTransform or "
+        "HasPrecision"
+    )
+
+
+def _for_gaussian(post: Posterior, gaussian: Gaussian, settings: dict[str, float]) -> tuple[AbstractSolver, str]:
+    circulant = isinstance(post.likelihood.operator, CircularConvolve | Identity)
+    noise = post.likelihood.noise  # type: ignore[attr-defined]
+    if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(noise):
+        return Wiener(**settings), "circulant operator, stationary noise and prior: closed form, one FFT pair"
+    if (two := TwoGrid.fitting(post, **settings)) is not None:
+        return two, (
+            "convolution and mask, Gaussian noise and stationary prior: conjugate gradients on a grid of "
+            f"{two.coarse[0]} x {two.coarse[1]}, corrected on the fine one"
+        )
+    return (
+        ConjugateGradient(**settings),
+        "linear operator, Gaussian noise and prior: conjugate gradients in circulant posterior coordinates",
     )

@@ -16,14 +16,24 @@ from jaxtyping import Array, Float, Int, PyTree
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer.choose import choose_solver
 from invprob.infer.loop import Progress, StopRule, iterate, iterate_pure, solver_of
-from invprob.infer.solvers import AbstractSolver, ConjugateGradient, Optax, TwoGrid, Wiener
+from invprob.infer.solvers import (
+    ADMM,
+    AbstractSolver,
+    ConjugateGradient,
+    NewtonCG,
+    Optax,
+    PrimalDual,
+    ProximalGradient,
+    TwoGrid,
+    Wiener,
+)
 from invprob.operators.base import precision_of
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Status
 
 
-def _two_grids(post: Posterior, rtol: float) -> TwoGrid:
-    solver = TwoGrid.fitting(post, rtol)
+def _two_grids(post: Posterior, **settings: float) -> TwoGrid:
+    solver = TwoGrid.fitting(post, **settings)
     if solver is None:
         raise CapabilityError(
             "two grids need a convolution with a mask (no binning), Diagonal noise, a stationary Gaussian prior and a "
@@ -32,18 +42,24 @@ def _two_grids(post: Posterior, rtol: float) -> TwoGrid:
     return solver
 
 
-NAMES: dict[str, Callable[[Posterior, float], AbstractSolver]] = {
-    "wiener": lambda post, rtol: Wiener(rtol=rtol),
-    "cg": lambda post, rtol: ConjugateGradient(rtol=rtol),
+NAMES: dict[str, Callable[..., AbstractSolver]] = {
+    "wiener": lambda post, **settings: Wiener(**settings),
+    "cg": lambda post, **settings: ConjugateGradient(**settings),
     "twogrid": _two_grids,
-    "lbfgs": lambda post, rtol: Optax(rtol=rtol),
+    "admm": lambda post, **settings: ADMM(**settings),
+    "pdhg": lambda post, **settings: PrimalDual(**settings),
+    "proximal": lambda post, **settings: ProximalGradient(**settings),
+    "newton": lambda post, **settings: NewtonCG(**settings),
+    "lbfgs": lambda post, **settings: Optax(**settings),
 }
 
 
 def as_solver(
-    method: str | AbstractSolver | optax.GradientTransformation, post: Posterior, rtol: float
+    method: str | AbstractSolver | optax.GradientTransformation, post: Posterior, rtol: float | None = None
 ) -> tuple[AbstractSolver, str]:
     """The solver for a name, a solver or an optax transformation, and the reason for it.
+
+    Without an ``rtol`` each solver has its own.
 
     Raises
     ------
@@ -52,13 +68,14 @@ def as_solver(
     """
     if isinstance(method, AbstractSolver):
         return method, "chosen by the caller"
+    settings = {} if rtol is None else {"rtol": rtol}
     if isinstance(method, optax.GradientTransformation):
-        return Optax(method, rtol=rtol), "optax transformation chosen by the caller"
+        return Optax(method, **settings), "optax transformation chosen by the caller"
     if method == "auto":
-        return choose_solver(post, rtol)
+        return choose_solver(post, **settings)
     if method not in NAMES:
         raise UsageError(f"no solver is called {method!r}; there are auto, {', '.join(NAMES)}")
-    return NAMES[method](post, rtol), "chosen by the caller"
+    return NAMES[method](post, **settings), "chosen by the caller"
 
 
 def find_map(
@@ -66,7 +83,7 @@ def find_map(
     method: str | AbstractSolver | optax.GradientTransformation = "auto",
     x0: PyTree | None = None,
     *,
-    rtol: float = 1e-7,
+    rtol: float | None = None,
     max_steps: int = 2000,
     progress: Callable[[Progress], None] | None = None,
     stop: StopRule | None = None,
@@ -79,12 +96,14 @@ def find_map(
     post
         Posterior.
     method
-        ``"auto"`` chooses by structure (closed-form Wiener filter, conjugate gradients, L-BFGS); else ``"wiener"``,
-        ``"cg"``, ``"twogrid"``, ``"lbfgs"``, a solver, or any optax `GradientTransformation`.
+        ``"auto"`` chooses by structure; else a name of `NAMES` (``"cg"``, ``"admm"``, ``"newton"``, ...), a solver, or
+        any optax `GradientTransformation`.
     x0
         Latent pytree to begin with; default: the solver's own start.
     rtol
-        Relative gap ``(f - f*) / f`` at which to stop.
+        Where to stop, in the measure of the solver: the relative gap ``(f - f*) / f`` of the smooth ones (their
+        default 1e-7), the relative residual of the others (3e-4 or 1e-4), which comes out near the
+        gap.
     max_steps
         Most steps.
     progress, stop, checkpoint
@@ -107,12 +126,12 @@ def find_map(
     go = partial(iterate, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint)
     run = None if stalled else go(solver, post, x0)
     if run is None or (two and run.status is Status.STALLED):
-        solver, reason = ConjugateGradient(rtol=rtol), f"{reason}; which stalled: conjugate gradients from there"
+        solver, reason = ConjugateGradient(rtol=solver.rtol), f"{reason}; which stalled: conjugate gradients from there"
         run = go(solver, post, x0 if run is None else run.x)
     return Estimate(
         x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
         num_data=run.num_data, history=run.history,
-        cards={"GAP": (run.gap, "estimated relative gap (f - f*) / f")},
+        cards={"GAP": (run.gap, solver.measure)},
     )  # fmt: skip
 
 
@@ -148,18 +167,21 @@ def solve(
     post
         Posterior.
     solver
-        Default: conjugate gradients for a linear-Gaussian posterior, L-BFGS otherwise.
+        Default: conjugate gradients for a linear-Gaussian posterior, ADMM for sparse terms behind a convolution,
+        else what `choose_solver` names.
     x0
         Latent pytree to begin with.
     max_steps
         Most steps.
     """
     if solver is None:
-        solver = Optax() if post.linear_gaussian() is None else ConjugateGradient()
+        solver = ConjugateGradient() if post.linear_gaussian() is not None else choose_solver(post)[0]
     return _optimum(post, solver, x0, max_steps)
 
 
-def solve_many(posts: Posterior, solver: AbstractSolver | None = None, *, rtol: float = 1e-7, max_steps: int = 2000):
+def solve_many(
+    posts: Posterior, solver: AbstractSolver | None = None, *, rtol: float | None = None, max_steps: int = 2000
+):
     """`solve` for a batch of posteriors, one compiled loop in which each has its own stop.
 
     Parameters
@@ -168,9 +190,9 @@ def solve_many(posts: Posterior, solver: AbstractSolver | None = None, *, rtol: 
         Posteriors of one structure, their arrays stacked along a leading axis
         (``jax.tree.map(lambda *a: jnp.stack(a), *posts)``).
     solver
-        Default: conjugate gradients on two grids where the posteriors allow it, else on one.
+        Default: conjugate gradients on two grids where the posteriors allow it, else as `solve`.
     rtol
-        Relative gap at which the default solver stops.
+        Where the default solver stops, in its own measure.
     max_steps
         Most steps of each.
 
@@ -180,8 +202,17 @@ def solve_many(posts: Posterior, solver: AbstractSolver | None = None, *, rtol: 
         With a leading axis. Unlike `find_map` it does not go on with another solver where one stalled (code 2).
     """
     if solver is None:
-        solver = TwoGrid.fitting(posts, rtol, stacked=True) or ConjugateGradient(rtol=rtol)
+        solver = _for_many(posts, **({} if rtol is None else {"rtol": rtol}))
     return _solve_many(posts, solver, max_steps)
+
+
+def _for_many(posts: Posterior, **settings: float) -> AbstractSolver:
+    if (two := TwoGrid.fitting(posts, **settings, stacked=True)) is not None:
+        return two
+    one = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, posts)
+    if one.linear_gaussian() is not None:
+        return ConjugateGradient(**settings)
+    return choose_solver(one, **settings)[0]
 
 
 @eqx.filter_jit
@@ -202,6 +233,11 @@ def _optimum(post: Posterior, solver: AbstractSolver, x0: PyTree | None, max_ste
 def _implicit(primals, tangents):
     # the gradient of -log p vanishes at the optimum: H dx = -d(gradient), by lineax
     post, *rest = primals
+    if post.prior.as_gaussian() is None and not isinstance(rest[0], Optax):
+        raise CapabilityError(
+            f"the optimum under a {type(post.prior).__name__} prior has no implicit derivative here, which needs a smooth "
+            "density of x: a Gaussian prior, or the lbfgs solver"
+        )
     solution = _optimum(post, *rest)
     x = solution.x
     still = jax.tree.map(jnp.zeros_like, eqx.filter(solution, eqx.is_inexact_array))

@@ -84,6 +84,7 @@ def write_fits(
     | RESID | (data - model) / sigma, NaN where no datum is valid |
     | PSF | the kernel used, at the latent pixel |
     | DRAWS | draws of the posterior (draw, y, x), float32 |
+    | DIFFUSE, POINTS | the images that add up to SCI, of a prior of several |
 
     Parts that the result does not have are left out. The same result gives the same bytes (no date).
 
@@ -191,7 +192,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
     if frame is not None:
         shape = tuple(frame.factor * n for n in frame.data_shape)
         draws = result.draws if isinstance(result, Samples) else None
-        latent = {"image": result.image, "std": result.std, "inpainted": result.inpainted}
+        latent = {"image": result.image, "std": result.std, "inpainted": result.inpainted, **result.parts}
         if draws is not None:
             latent["draws"] = draws[0]
         for name, array in latent.items():
@@ -253,6 +254,7 @@ def _extensions(
         out.append(hdu("PSF", result.kernel, None, None, *pixel, ("PIXSUM", total, "sum of the kernel")))
     if isinstance(result, Samples) and result.draws is not None:
         out.append(hdu("DRAWS", result.draws, latent, "float32", *bunit))
+    out += [hdu(name.upper(), part, latent, None, *bunit) for name, part in result.parts.items()]
     return out
 
 

@@ -1,5 +1,6 @@
 """Forward operators: from the latent image x to noiseless data."""
 
+from invprob.operators.analysis import Gradient, Starlet, StarletDetails, Wavelet, starlet_norms
 from invprob.operators.base import (
     AbstractLinearOperator,
     AbstractOperator,
@@ -10,7 +11,7 @@ from invprob.operators.base import (
     Structure,
     compose,
 )
-from invprob.operators.convolve import CircularConvolve, Convolve, Shift, transfer_function
+from invprob.operators.convolve import CircularConvolve, Convolve, Shift, split_convolution, transfer_function
 from invprob.operators.fourier import FourierSynthesis, frequencies, half_shape, isometry
 from invprob.operators.function import Function, Jacobian
 from invprob.operators.pointwise import Fill, Multiply
@@ -30,6 +31,7 @@ __all__ = [
     "Fill",
     "FourierSynthesis",
     "Function",
+    "Gradient",
     "Identity",
     "Jacobian",
     "LinearComposition",
@@ -40,12 +42,17 @@ __all__ = [
     "Select",
     "Shift",
     "Stack",
+    "Starlet",
+    "StarletDetails",
     "Structure",
     "Sum",
+    "Wavelet",
     "compose",
     "frequencies",
     "half_shape",
     "isometry",
+    "split_convolution",
     "stack",
+    "starlet_norms",
     "transfer_function",
 ]

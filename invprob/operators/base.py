@@ -164,6 +164,16 @@ class AbstractLinearOperator(AbstractOperator):
         """Whether each output is a multiple of one input, so that ``A.T W A`` is diagonal for a diagonal W."""
         return False
 
+    @property
+    def has_disjoint_rows(self) -> bool:
+        """Whether no input reaches two outputs, so that ``A A.T`` is diagonal."""
+        return self.is_pixelwise
+
+    @property
+    def normal_is_circulant(self) -> bool:
+        """Whether ``A.T A`` is diagonal in Fourier space, so that a circulant matrix stands for it exactly."""
+        return False
+
     def adjoint(self, u: PyTree) -> PyTree:
         """The adjoint applied to u; by default the transpose that JAX derives, conjugated on both sides."""
         like = self.in_structure.like(precision_of(u))
@@ -233,6 +243,10 @@ class Identity(AbstractLinearOperator):
     def is_pixelwise(self):
         return True
 
+    @property
+    def normal_is_circulant(self):
+        return [len(shape) for shape, _ in self.structure.leaves] == [2]
+
 
 class Composition(AbstractOperator):
     """Operators applied from right to left, at least one of them not linear."""
@@ -286,6 +300,10 @@ class LinearComposition(AbstractLinearOperator):
     @property
     def is_pixelwise(self):
         return all(operator.is_pixelwise for operator in self.operators)
+
+    @property
+    def has_disjoint_rows(self):
+        return all(operator.has_disjoint_rows for operator in self.operators)
 
 
 def _parts(operator: AbstractOperator) -> Sequence[AbstractOperator]:

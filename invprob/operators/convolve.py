@@ -65,6 +65,10 @@ class CircularConvolve(AbstractLinearOperator):
     def out_structure(self):
         return Structure(self.shape)
 
+    @property
+    def normal_is_circulant(self):
+        return True
+
     def apply(self, x):
         return jnp.fft.irfft2(self.otf * jnp.fft.rfft2(x), s=self.shape)
 
@@ -163,6 +167,10 @@ class Shift(AbstractLinearOperator):
         return Structure(self.shape)
 
     @property
+    def normal_is_circulant(self):
+        return True
+
+    @property
     def _circular(self):
         # The Nyquist frequency has no sign: the mean over both keeps the image real.
         def phase(n, d, frequency):
@@ -184,11 +192,31 @@ class Shift(AbstractLinearOperator):
         return self._circular.fuse(right)
 
 
-def split_circulant(operator: AbstractLinearOperator) -> tuple[AbstractLinearOperator, CircularConvolve] | None:
-    """``(R, C)`` with ``operator = R C``, R pixelwise and C circulant; None where it is not of that form."""
+def split_convolution(operator: AbstractLinearOperator) -> tuple[AbstractLinearOperator, CircularConvolve] | None:
+    """``(R, C)`` with ``operator = R C``, R with disjoint rows and C circulant; None where it is not of that form.
+
+    Where nothing is convolved, C is the identity on the image, so that masks and block sums alone are of that form.
+    """
     *left, last = operator.operators if isinstance(operator, LinearComposition) else (operator,)
     if isinstance(last, Convolve):
         left, last = [*left, last.crop], last.circular
-    if not isinstance(last, CircularConvolve) or not all(part.is_pixelwise for part in left):
+    if not isinstance(last, CircularConvolve):
+        left, last = [*left, last], _nothing(last.in_structure)
+    if last is None or not all(part.has_disjoint_rows for part in left):
         return None
     return compose(*left, Identity(last.out_structure)), last
+
+
+def _nothing(structure: Structure) -> CircularConvolve | None:
+    if len(structure.leaves) != 1 or len(structure.shape) != 2:
+        return None
+    return CircularConvolve(jnp.ones(half_shape(structure.shape)), structure.shape)  # type: ignore[arg-type]
+
+
+def split_circulant(operator: AbstractLinearOperator) -> tuple[AbstractLinearOperator, CircularConvolve] | None:
+    """`split_convolution` where R is pixelwise as well, and C is a convolution; None where it is not of that form."""
+    found = split_convolution(operator)
+    last = operator.operators[-1] if isinstance(operator, LinearComposition) else operator
+    if found is None or not isinstance(last, Convolve | CircularConvolve) or not found[0].is_pixelwise:
+        return None
+    return found

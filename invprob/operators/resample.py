@@ -34,6 +34,10 @@ class PixelBin(AbstractLinearOperator):
     def out_structure(self):
         return Structure((self.shape[0] // self.factor, self.shape[1] // self.factor))
 
+    @property
+    def has_disjoint_rows(self):
+        return True
+
     def apply(self, x):
         ny, nx = self.out_structure.shape
         return x.reshape(ny, self.factor, nx, self.factor).sum((1, 3))

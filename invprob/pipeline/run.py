@@ -18,7 +18,8 @@ from invprob.io.read import read_fits
 from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
 from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
-from invprob.pipeline.stage import SILENT, Listener, check, deconvolve
+from invprob.pipeline.listener import SILENT, Listener
+from invprob.pipeline.stage import check, deconvolve
 from invprob.result import Estimate, Status
 
 REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions

@@ -6,8 +6,7 @@ It reads no file and writes none; its arguments and results can be pickled.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -16,170 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from invprob import likelihoods, priors
 from invprob.config import Config
-from invprob.covariance import Diagonal
 from invprob.errors import UsageError
-from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import NAMES, as_solver, find_map
-from invprob.infer.loop import Progress
+from invprob.infer.named import known_priors
 from invprob.infer.samplers.gaussian import exact_draws, variance_along
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
-from invprob.infer.strength import field_hierarchy
-from invprob.observation import Frame, Observation
-from invprob.operators import (
-    AbstractLinearOperator,
-    Convolve,
-    Crop,
-    Each,
-    Fill,
-    Multiply,
-    PixelBin,
-    Sum,
-    compose,
-)
+from invprob.observation import Observation
+from invprob.operators import Crop
+from invprob.operators.base import total
+from invprob.pipeline.listener import SILENT, Listener
+from invprob.pipeline.model import Model, build_model
+from invprob.pipeline.prior import FIELDS, choose_strength, nominal
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
-from invprob.units import is_surface_brightness
-
-SKY_WIDTH = 1e3  # prior width of a fitted sky level, in units of the scatter of the data
-PADDING = 16  # data pixels of modelled border where there is no PSF to ask for one
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who is told of the progress of a run; nobody by default.
-
-    Parameters
-    ----------
-    note
-        Called with a line of text at each stage.
-    step
-        Called with a `Progress` after each chunk of the solver.
-    draw
-        Called with the draws done and to do.
-    """
-
-    note: Callable[[str], Any] = lambda text: None
-    step: Callable[[Progress], Any] | None = None
-    draw: Callable[[int, int], Any] | None = None
-
-
-SILENT = Listener()
-
-
-def latent_frame(observation: Observation, config: Config) -> Frame:
-    """The latent grid: refined, with a border of the PSF's reach."""
-    frame = observation.frame.refine(config.refine)
-    if observation.psf is not None:
-        return frame.pad(observation.psf)
-    return frame.pad_by(PADDING * config.refine)
-
-
-def forward(frame: Frame, kernel: Any, dtype, is_brightness: bool) -> AbstractLinearOperator:
-    """Latent image on a padded frame to noiseless data: convolution, footprint, block sum (or mean)."""
-    cut = Crop(frame.shape, frame.footprint)
-    seen = cut if kernel is None else Convolve(jnp.asarray(kernel, dtype), frame.shape, frame.footprint)
-    if frame.factor == 1:
-        return seen
-    binned = compose(PixelBin(frame.factor, seen.out_structure.shape), seen)  # type: ignore[arg-type]
-    if not is_brightness:
-        return binned
-    return compose(Multiply(jnp.asarray(frame.factor**-2, dtype), binned.out_structure), binned)
-
-
-@dataclass(frozen=True)
-class Model:
-    """The parts of one deconvolution, before the strength is known."""
-
-    frame: Frame
-    kernel: np.ndarray | None
-    likelihood: likelihoods.Gaussian
-    others: dict[str, priors.AbstractPrior] | None
-
-
-def build_model(observation: Observation, config: Config, frame: Frame | None = None) -> Model:
-    """Operator, likelihood and nuisance priors of an observation, on its own latent grid or a given one."""
-    dtype = jnp.dtype(config.dtype)
-    frame = latent_frame(observation, config) if frame is None else frame
-    kernel = None if observation.psf is None else np.asarray(observation.psf.on(frame), dtype)
-    operator = forward(frame, kernel, dtype, is_surface_brightness(observation.frame.unit))
-    data = jnp.asarray(observation.data, dtype)
-    others = None
-    if config.sky == "fit":
-        level, width = _sky_prior(observation)
-        sky = priors.flat(jnp.asarray(level, dtype), jnp.asarray(width, dtype))
-        each = Each({"image": operator, "sky": Fill(observation.shape)})
-        operator = compose(Sum(each.out_structure), each)
-        others = dict[str, priors.AbstractPrior](sky=sky)
-    elif config.sky != "none":
-        data = data - jnp.asarray(config.sky, dtype)
-    _check_range(observation, dtype)
-    noise = Diagonal(jnp.asarray(observation.variance, dtype))
-    return Model(frame, kernel, likelihoods.Gaussian(operator, data, noise, jnp.asarray(observation.valid)), others)
-
-
-def _check_range(observation: Observation, dtype) -> None:
-    """Refuse numbers whose squares leave the range of the type."""
-    variance = observation.variance[observation.valid]
-    info, margin = np.finfo(dtype), 1e6
-    if variance.min() < float(info.tiny) * margin or variance.max() > float(info.max) / margin**2:
-        raise UsageError(
-            f"the noise variance, {variance.min():.3g} to {variance.max():.3g}, leaves the range of {dtype.name}: "
-            "use float64, or another unit"
-        )
-
-
-def _sky_prior(observation: Observation) -> tuple[float, float]:
-    values = observation.data[observation.valid]
-    middle = float(np.median(values))
-    scatter = 1.4826 * float(np.median(np.abs(values - middle)))
-    noise = float(np.sqrt(np.median(observation.variance[observation.valid])))
-    return middle, SKY_WIDTH * max(scatter, noise)
-
-
-@dataclass(frozen=True)
-class Strength:
-    """A posterior with its hyperparameters set, and the record of how they were."""
-
-    post: Posterior
-    cards: dict[str, tuple[Any, str]]
-
-
-def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -> Strength:
-    """The posterior with the prior's strength by hand or from the data."""
-    by_hand = (config.amplitude, config.scale, config.slope)
-    hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
-    check_solver(hierarchy.build(hierarchy.start), config)
-    if all(value is not None for value in by_hand):
-        theta = {
-            name: jnp.log(jnp.asarray(value, model.likelihood.data.dtype))
-            for name, value in zip(("log_amplitude", "log_scale", "log_slope"), by_hand, strict=True)
-        }
-        evidence, how = Evidence(theta, float("nan"), "by hand", 0), "set by hand"
-    else:
-        listener.note("choosing the prior's amplitude, scale and slope by their evidence")
-        evidence = maximise_evidence(hierarchy, note=listener.note)
-        how = f"marginal likelihood, {evidence.method}"
-        if evidence.at_bounds:
-            how += f"; at its bound: {', '.join(n.removeprefix('log_') for n in evidence.at_bounds)}"
-    theta = jax.tree.map(lambda t: jnp.asarray(t, model.likelihood.data.dtype), evidence.theta)
-    if config.strength != "auto":
-        theta["log_amplitude"] = theta["log_amplitude"] - jnp.log(config.strength)
-        how += f", inverse amplitude times {config.strength:g}"
-    names = {"log_amplitude": "PRIORAMP", "log_scale": "PRIORSCL", "log_slope": "PRIORSLP"}
-    words = {
-        "PRIORAMP": "A of P(k) = A (1 + (k/k0)^2)^(-a/2)",
-        "PRIORSCL": "k0, cycles per latent pixel",
-        "PRIORSLP": "a",
-    }
-    cards: dict[str, tuple[Any, str]] = {
-        names[name]: (float(np.exp(float(value))), words[names[name]]) for name, value in theta.items()
-    }
-    cards["STRENGTH"] = (how, "how the prior's strength was chosen")
-    if np.isfinite(evidence.log_evidence):
-        cards["LOGEVID"] = (evidence.log_evidence, f"log evidence at the values found ({evidence.method})")
-    return Strength(hierarchy.build(theta), cards)
 
 
 class Kept(eqx.Module):
@@ -203,12 +52,15 @@ class Kept(eqx.Module):
         }
 
 
-def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Array]:
-    """A solution on the grids that are written: image, prediction, residual, chi-square and sky."""
+def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Any]:
+    """A solution on the grids that are written: image and its parts, prediction, residual, chi-square and sky."""
     like = post.likelihood
     residual = like.residual(x)
+    images = x["image"] if has_parts else x
+    parts = {name: cut.apply(part) for name, part in images.items()} if isinstance(images, dict) else {}
     return {
-        "image": cut.apply(x["image"] if has_parts else x),
+        "image": total(parts) if parts else cut.apply(images),
+        "parts": parts,
         "prediction": like.operator.apply(x),
         "residual": residual,
         "chi2": jnp.sum(residual**2),
@@ -264,6 +116,7 @@ def deconvolve(
     check(config)
     with jax.enable_x64(config.dtype == "float64"):
         model = build_model(observation, config)
+        check_solver(model, config)
         strength = choose_strength(model, config, listener)
         return _infer(observation, config, model, strength, listener, checkpoint)
 
@@ -276,8 +129,15 @@ def check(config: Config) -> None:
     UsageError
         With what was asked, and what there is.
     """
-    if config.prior != "gaussian":
-        raise UsageError(f"no prior is called {config.prior!r}; there is 'gaussian'")
+    known = known_priors()
+    if config.prior not in (*FIELDS, *known):
+        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *known])}")
+    if config.prior in FIELDS and config.strength == "fission":
+        raise UsageError(
+            "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
+        )
+    if config.method == "sample" and not has_errors(config):
+        raise UsageError(f"method 'sample' does not go with this prior: {_no_errors(config)}")
     if config.method == "sample" and config.num_samples < 1:
         raise UsageError("method 'sample' needs num_samples of at least 1")
     if config.solver not in ("auto", *NAMES):
@@ -286,8 +146,17 @@ def check(config: Config) -> None:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
 
 
-def check_solver(post: Posterior, config: Config) -> None:
-    """Refuse a solver that cannot solve for this posterior, before any work is done.
+def has_errors(config: Config) -> bool:
+    """Whether the posterior is Gaussian, so that its draws are exact."""
+    return config.prior == "gaussian" and not config.positive
+
+
+def _no_errors(config: Config) -> str:
+    return f"errors are exact for the gaussian prior without --positive only, not for {config.prior}"
+
+
+def check_solver(model: Model, config: Config) -> None:
+    """Refuse a solver that cannot solve for this model and prior, before any work is done.
 
     Raises
     ------
@@ -296,8 +165,9 @@ def check_solver(post: Posterior, config: Config) -> None:
     """
     if config.solver == "auto":
         return
-    solver, _ = as_solver(config.solver, post, config.rtol)
+    post = nominal(model, config)
     try:
+        solver, _ = as_solver(config.solver, post, config.rtol)
         eqx.filter_eval_shape(solver.prepare, post)
     except TypeError as error:
         raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
@@ -311,7 +181,7 @@ def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
     """
     solver, reason = as_solver(config.solver, post, config.rtol)
     if config.solver == "auto" and isinstance(solver, TwoGrid):
-        solver = ConjugateGradient(rtol=config.rtol)
+        solver = ConjugateGradient(rtol=solver.rtol)
         reason = "linear operator, Gaussian noise and prior: conjugate gradients, one program for all images of a shape"
     return solver, reason
 
@@ -328,15 +198,14 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     best = find_map(
         post,
         solver,
-        rtol=config.rtol,
         max_steps=config.max_steps,
         progress=listener.step,
         checkpoint=checkpoint,
     )
     best = replace(best, reason=reason, cards={**best.cards, **strength.cards})
-    cut, has_parts = Crop(model.frame.shape, model.frame.footprint), model.others is not None
+    cut, has_parts = model.cut, model.others is not None
     seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
-    if config.num_samples == 0 or best.status is Status.INTERRUPTED:
+    if config.num_samples == 0 or not has_errors(config) or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_samples} exact samples for the errors")
     parts, good = exact_draws(
@@ -358,9 +227,13 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     return assemble(best, seen, drawn, observation, model, config)
 
 
+def _why_no_std(config: Config) -> str:
+    return "draw samples: --num-samples 64" if has_errors(config) else _no_errors(config)
+
+
 def assemble(
     best: Estimate,
-    seen: dict[str, np.ndarray],
+    seen: dict[str, Any],
     drawn: dict[str, np.ndarray] | None,
     observation: Observation,
     model: Model,
@@ -381,7 +254,8 @@ def assemble(
         kernel=model.kernel,
         frame=model.frame,
         cards=cards,
-        no_std="draw samples: --num-samples 64" if drawn is None else "",
+        no_std=_why_no_std(config) if drawn is None else "",
+        parts=seen["parts"],
     )
     if drawn is None:
         return best

@@ -17,18 +17,16 @@ from invprob.infer.loop import STATUS
 from invprob.infer.samplers.gaussian import draw
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient
 from invprob.observation import Observation
-from invprob.operators import Crop
+from invprob.pipeline.listener import SILENT, Listener
+from invprob.pipeline.model import Model, build_model, latent_frame
+from invprob.pipeline.prior import choose_strength
 from invprob.pipeline.stage import (
-    SILENT,
     Kept,
-    Listener,
-    Model,
     assemble,
-    build_model,
     check,
-    choose_strength,
+    check_solver,
     flux_variance,
-    latent_frame,
+    has_errors,
     pick_solver,
     random_key,
     views,
@@ -73,16 +71,17 @@ def deconvolve_many(
         return []
     with jax.enable_x64(config.dtype == "float64"):
         models = _models(observations, config)
+        check_solver(models[0], config)
         strengths = []
         for i, model in enumerate(models):
             strengths.append(choose_strength(model, config))
             listener.note(f"stamp {i + 1} of {len(models)}: strength found")
         posts = [strength.post for strength in strengths]
         keys = jnp.stack([random_key(o, config) for o in observations])
-        cut = Crop(models[0].frame.shape, models[0].frame.footprint)
-        kept = [Kept(post, cut, models[0].others is not None, config.method == "sample") for post in posts]
+        num_samples = config.num_samples if has_errors(config) else 0
+        kept = [Kept(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts]
         solver, reason = pick_solver(posts[0], config)
-        solved = _batch(_stacked(kept), keys, solver, config.num_samples, config.max_steps)
+        solved = _batch(_stacked(kept), keys, solver, num_samples, config.max_steps)
         results = []
         for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
             seen, drawn, x, steps, gap, code, good = jax.tree.map(lambda a, i=i: np.asarray(a[i]), solved)
@@ -97,9 +96,9 @@ def deconvolve_many(
                 steps=int(steps),
                 chi2=float(seen["chi2"]),
                 num_data=int(observation.valid.sum()),
-                cards={"GAP": (float(gap), "estimated relative gap (f - f*) / f"), **strength.cards},
+                cards={"GAP": (float(gap), solver.measure), **strength.cards},
             )
-            results.append(assemble(best, seen, drawn if config.num_samples else None, observation, model, config))
+            results.append(assemble(best, seen, drawn if num_samples else None, observation, model, config))
         return results
 
 

@@ -8,29 +8,46 @@ from invprob.priors.base import (
     HasProx,
     HasSample,
     HasScore,
+    HasSeparableProx,
     HasTerms,
     HasTransform,
     capabilities,
 )
+from invprob.priors.constrained import LowerBound, Positive
 from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, flat
+from invprob.priors.lognormal import LogNormal
+from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
 from invprob.priors.product import Product
+from invprob.priors.sparse import Analysis, StarletSparsity, TotalVariation, WaveletSparsity
 from invprob.priors.tfp import FromTFP
 
 __all__ = [
     "AbstractPrior",
+    "Analysis",
+    "Exponential",
     "FromTFP",
     "Gaussian",
     "GaussianField",
+    "GroupNorm",
     "HasDenoiser",
     "HasLogProb",
     "HasPrecision",
     "HasProx",
     "HasSample",
     "HasScore",
+    "HasSeparableProx",
     "HasTerms",
     "HasTransform",
+    "L1Norm",
+    "Laplace",
+    "LogNormal",
+    "LowerBound",
+    "Positive",
     "PowerLaw",
     "Product",
+    "StarletSparsity",
+    "TotalVariation",
+    "WaveletSparsity",
     "capabilities",
     "flat",
 ]

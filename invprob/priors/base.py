@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance
-from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Structure
+from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure
 
 if TYPE_CHECKING:
     from invprob.priors.gaussian import Gaussian
@@ -27,6 +27,21 @@ class AbstractPrior(eqx.Module):
         """This prior as a plain Gaussian, None where it is not one.
 
         A product is Gaussian when its parts are, which its class alone cannot say: hence a method.
+        """
+        return None
+
+    def as_terms(self) -> "Sequence[tuple[AbstractLinearOperator, HasProx]] | None":
+        """The pairs ``(W_j, g_j)`` with ``-log p(x) = sum_j -log g_j(W_j x)`` up to a constant, None where unknown.
+
+        A product has terms when its parts do, which its class alone cannot say: hence a method. A prior with both
+        terms and a proximal map of its own inherits `HasTerms` first.
+        """
+        return None
+
+    def as_transform(self) -> AbstractOperator | None:
+        """T with ``x = T(xi)``, ``xi ~ N(0, I)``, None where there is none.
+
+        A product has one when its parts do, which its class alone cannot say: hence a method.
         """
         return None
 
@@ -76,6 +91,13 @@ class HasProx(AbstractPrior):
     def prox(self, v: PyTree, step: Float[Array, ""]) -> PyTree:
         """``argmin_x -log p(x) + |x - v|^2 / (2 step)``."""
 
+    def as_terms(self) -> Sequence[tuple[AbstractLinearOperator, "HasProx"]]:
+        return [(Identity(self.structure), self)]
+
+
+class HasSeparableProx(HasProx):
+    """A prior with a proximal map that takes each number on its own, its density a product over them."""
+
 
 class HasPrecision(AbstractPrior):
     """A Gaussian prior, with its `mean` and `covariance` as fields or properties."""
@@ -85,12 +107,15 @@ class HasPrecision(AbstractPrior):
 
 
 class HasTerms(AbstractPrior):
-    """A prior that is a sum of simple functions of linear maps, ``-log p(x) = sum_j g_j(W_j x)``."""
+    """A prior that is a product of simple ones on linear maps, ``-log p(x) = sum_j -log g_j(W_j x)``."""
 
     @property
     @abstractmethod
     def terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
-        """The pairs ``(W_j, g_j)``."""
+        """The pairs ``(W_j, g_j)``, each g_j a prior with a proximal map."""
+
+    def as_terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
+        return self.terms
 
 
 class HasTransform(AbstractPrior):
@@ -100,6 +125,9 @@ class HasTransform(AbstractPrior):
     @abstractmethod
     def transform(self) -> AbstractOperator:
         """T with ``x = T(xi)``, ``xi ~ N(0, I)``."""
+
+    def as_transform(self) -> AbstractOperator:
+        return self.transform
 
 
 class HasSample(AbstractPrior):
@@ -120,5 +148,7 @@ class HasDenoiser(AbstractPrior):
 
 def capabilities(prior: Any) -> tuple[str, ...]:
     """Names of what a prior can do, for messages and listings."""
-    known = (HasScore, HasLogProb, HasProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser)
+    known = (
+        HasScore, HasLogProb, HasProx, HasSeparableProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser,
+    )  # fmt: skip
     return tuple(c.__name__ for c in known if isinstance(prior, c))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from invprob.covariance import Blocks
-from invprob.operators.base import Structure, total
+from invprob.errors import CapabilityError
+from invprob.operators.base import AbstractOperator, Identity, Structure, compose, total
+from invprob.operators.function import Function
+from invprob.operators.tree import Part
 from invprob.priors.base import AbstractPrior, HasLogProb, HasSample
 from invprob.priors.gaussian import Gaussian
 
@@ -51,6 +55,22 @@ class Product(HasLogProb, HasSample):
             mean = self._map(lambda part: part.as_gaussian().mean)
         return Gaussian(mean, Blocks(self._map(lambda part: part.as_gaussian().covariance)))
 
+    def as_terms(self):
+        found = []
+        for path, part in jax.tree.leaves_with_path(self.parts, is_leaf=lambda n: isinstance(n, AbstractPrior)):
+            terms = part.as_terms()
+            if terms is None:
+                return None
+            reach = _reach(path, self.structure)
+            found += [(compose(W, reach), g) for W, g in terms]
+        return found
+
+    def as_transform(self):
+        if any(part.as_transform() is None for part in self._leaves()):
+            return None
+        each = self._map(lambda part: part.as_transform())
+        return Function(_Transforms(each), self._map(lambda part: part.as_transform().in_structure.tree))
+
     def matched(self):
         if any(part.matched() is None for part in self._leaves()):
             return None
@@ -72,5 +92,28 @@ class Product(HasLogProb, HasSample):
 
     def sample(self, key):
         parts, treedef = jax.tree.flatten(self.parts, is_leaf=lambda n: isinstance(n, AbstractPrior))
+        mute = sorted({type(part).__name__ for part in parts if not isinstance(part, HasSample)})
+        if mute:
+            raise CapabilityError(f"a product is drawn from where its parts have HasSample; {', '.join(mute)} has not")
         keys = jax.random.split(key, len(parts))
         return treedef.unflatten([part.sample(k) for part, k in zip(parts, keys, strict=True)])
+
+
+class _Transforms(eqx.Module):
+    """A map for each part, as a pytree, so that two products share one compilation."""
+
+    parts: Any
+
+    def __call__(self, xi):
+        return jax.tree.map(
+            lambda T, part: T.apply(part), self.parts, xi, is_leaf=lambda n: isinstance(n, AbstractOperator)
+        )
+
+
+def _reach(path, structure):
+    """The part of a pytree at a path of keys, as an operator."""
+    operator = Identity(structure)
+    for entry in path:
+        key = entry.idx if isinstance(entry, jax.tree_util.SequenceKey) else entry.key
+        operator = compose(Part(key, operator.out_structure), operator)
+    return operator

@@ -9,7 +9,14 @@ from invprob.testing.base import no_retrace
 from invprob.testing.covariances import check_covariance
 from invprob.testing.operators import check_operator
 from invprob.testing.priors import check_prior
-from invprob.testing.solvers import check_solver, dense_map, dense_posterior, small_problem
+from invprob.testing.solvers import (
+    check_solver,
+    dense_map,
+    dense_posterior,
+    small_problem,
+    sparse_map,
+    sparse_problem,
+)
 
 __all__ = [
     "check_covariance",
@@ -20,4 +27,6 @@ __all__ = [
     "dense_posterior",
     "no_retrace",
     "small_problem",
+    "sparse_map",
+    "sparse_problem",
 ]

@@ -35,7 +35,8 @@ def _vector(key: Any, structure: Structure, dtype: Any, image: Callable[[], PyTr
 def check_operator(operator: AbstractOperator, key: Any = None, rtol: float = 1e-12) -> None:
     """Check the contract of an operator.
 
-    Linear operators: dot test ``Re <u, A x> = Re <A.T u, x>``, ``A.T.T is A``, linearity. Non-linear ones:
+    Linear operators: dot test ``Re <u, A x> = Re <A.T u, x>``, ``A.T.T is A``, linearity, and what
+    `has_disjoint_rows` and `normal_is_circulant` say of ``A A.T`` and ``A.T A``. Non-linear ones:
     `linearize` against central differences, and the dot test of the Jacobian. Both: shapes and types as
     declared, jit, vmap over inputs and over stacked operators, and gradients, with respect to x and to the
     operator's own arrays, against central differences.
@@ -80,6 +81,7 @@ def check_operator(operator: AbstractOperator, key: Any = None, rtol: float = 1e
         require(same, operator, "A.T.T is A")
         both = operator(combine(2.0, x, -0.5, z))
         close(both, combine(2.0, y, -0.5, operator(z)), tolerance(1e-11, dtype), operator, "linearity")
+        _check_structure_claims(operator, keys[3], tolerance(1e-11, dtype), dtype)
     else:
         h, allowed = finite_step(dtype)
         ends = operator(combine(1, x, h, z)), operator(combine(1, x, -h, z))
@@ -93,6 +95,31 @@ def check_operator(operator: AbstractOperator, key: Any = None, rtol: float = 1e
     if jax.tree.leaves(arrays):
         own = lambda a: scalar(eqx.combine(a, rest), x)  # noqa: E731
         directional(own, arrays, arrays, operator, "gradient with respect to its arrays", dtype)
+
+
+def _check_structure_claims(operator, key, tol, dtype) -> None:
+    # a matrix is diagonal when it commutes with any diagonal one, circulant when it commutes with both unit shifts
+    one, other = jax.random.split(key)
+    if operator.has_disjoint_rows:
+        u, s = white(one, operator.out_structure, dtype), white(other, operator.out_structure, dtype)
+
+        def scaled(v):
+            return jax.tree.map(lambda a, b: jnp.real(a) * b, s, v)
+
+        left, right = operator(operator.T(scaled(u))), scaled(operator(operator.T(u)))
+        close(left, right, tol, operator, "A A.T is diagonal, as has_disjoint_rows says")
+    if operator.normal_is_circulant:
+        x = white(one, operator.in_structure, dtype)
+        ranks = [a.ndim for a in jax.tree.leaves(x)]
+        require(ranks == [2], operator, "normal_is_circulant is said of an operator on one image", f"ranks {ranks}")
+
+        def rolled(v, axis):
+            return jax.tree.map(lambda a: jnp.roll(a, 1, axis), v)
+
+        for axis in (0, 1):
+            left = operator.T(operator(rolled(x, axis)))
+            right = rolled(operator.T(operator(x)), axis)
+            close(left, right, tol, operator, "A.T A is circulant, as normal_is_circulant says")
 
 
 def _declared(operator, value, structure, dtype, what) -> None:

@@ -27,13 +27,17 @@ from invprob.testing.base import (
     tolerance,
 )
 
+NUM_DIRECTIONS = 200
+
 
 def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = None) -> None:
     """Check every capability that a prior inherits, and no other.
 
     Score against central differences of ``log_prob``; the constant against the dense normal density or, for
     one or two numbers, by quadrature (give a prior of one or two pixels to have it checked); ``prox`` against
-    brute-force minimisation; the moments of ``transform`` and ``sample``; jit and vmap.
+    a minimiser and against steps along each coordinate and along random directions, which decide it for a convex
+    objective, sharp or not; the sum of ``as_terms`` against ``log_prob`` and the ``prox`` of each term;
+    ``unconstrain`` against ``constrain``; the moments of ``transform`` and ``sample``; jit and vmap.
 
     Parameters
     ----------
@@ -47,23 +51,26 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
     key = jax.random.key(0) if key is None else key
     structure = Structure(prior.structure.tree if shape is None else shape)
     dtype = precision_of(eqx.filter(prior, eqx.is_inexact_array))
-    x = prior.sample(key) if isinstance(prior, priors.HasSample) else white(key, structure, dtype)
+    inside = prior.constrain(white(key, structure, dtype))
+    x = prior.sample(key) if isinstance(prior, priors.HasSample) else inside
     d = white(jax.random.fold_in(key, 1), structure, dtype)
     require(prior.structure.matches(structure), prior, "structure", f"{prior.structure}, not {structure}")
     tol = tolerance(1e-10, dtype)
+    close(prior.constrain(prior.unconstrain(inside)), inside, 10 * tol, prior, "unconstrain inverts constrain")
     if isinstance(prior, priors.HasScore):
         score = prior.score(x)
         require(Structure(score).matches(structure), prior, "structure of the score")
         close(eqx.filter_jit(lambda p: p.score(x))(prior), score, tol, prior, "jit of the score")
-        batched = jax.vmap(prior.score)(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), x))
+        batched = jax.jit(jax.vmap(lambda v: prior.score(v)))(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), x))
         close(first(batched), score, tol, prior, "vmap of the score")
     if isinstance(prior, priors.HasLogProb):
         value = prior.log_prob(x)
         require(jnp.shape(value) == (), prior, "log_prob is a scalar")
         close(eqx.filter_jit(lambda p: p.log_prob(x))(prior), value, tol, prior, "jit of log_prob")
-        directional(prior.log_prob, x, d, prior, "gradient of log_prob", dtype)
+        log_prob = jax.jit(lambda v: prior.log_prob(v))
+        directional(log_prob, x, d, prior, "gradient of log_prob", dtype)
         h, allowed = finite_step(dtype)
-        ends = [float(prior.log_prob(combine(1, x, s * h, d))) for s in (1, -1)]
+        ends = [float(log_prob(combine(1, x, s * h, d))) for s in (1, -1)]
         difference, along = (ends[0] - ends[1]) / (2 * h), float(vdot(prior.score(x), d))
         near = abs(along - difference) <= allowed * (abs(difference) + abs(float(value)))
         require(near, prior, "score against log_prob", f"{along:.9g} against {difference:.9g}")
@@ -71,6 +78,8 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
             _check_normalised(prior, x)
     if isinstance(prior, priors.HasProx):
         _check_prox(prior, x, d, dtype)
+    if prior.as_terms() is not None:
+        _check_terms(prior, x, d, dtype)
     keys = jax.random.split(key, NUM_DRAWS)
     if isinstance(prior, priors.HasTransform):
         source = prior.transform.in_structure
@@ -95,17 +104,26 @@ def _check_normalised(prior, x) -> None:
         allowed = tolerance(1e-9, matrix.dtype) * (abs(wanted) + abs(logdet))
         require(abs(got - wanted) <= allowed, prior, "normal density", f"{got:.12g}, dense {wanted:.12g}")
     elif flat.size <= 2:
-        # x = sinh t: fine in the middle, far out in the tails
+        # x = constrain(sinh t): within the support, fine in the middle, far out in the tails
         t = np.linspace(-14, 14, 6001 if flat.size == 1 else 801)
         nodes = np.stack(np.meshgrid(*[np.sinh(t)] * flat.size, indexing="ij"), -1).reshape(-1, flat.size)
         weights = np.prod(np.cosh(np.arcsinh(nodes)), -1) * (t[1] - t[0]) ** flat.size
-        values = jax.lax.map(lambda v: prior.log_prob(unravel(v)), jnp.asarray(nodes, flat.dtype))
-        density = np.exp(np.asarray(values))
-        total = float((weights * density).sum())
+
+        def constrained(c):
+            return ravel_pytree(prior.constrain(unravel(c)))[0]
+
+        def density(c):
+            volume = jnp.abs(jnp.linalg.det(jax.jacfwd(constrained)(c)))
+            value = jnp.exp(prior.log_prob(unravel(constrained(c)))) * volume
+            return jnp.where(jnp.isfinite(volume), value, 0)  # where exp(c) overflows
+
+        values = jax.lax.map(density, jnp.asarray(nodes, flat.dtype), batch_size=4096)
+        total = float((weights * np.asarray(values)).sum())
         require(abs(total - 1) < 1e-3, prior, "normalisation", f"the density integrates to {total:.6f}")
 
 
 def _check_prox(prior, x, d, dtype) -> None:
+    """The proximal map at x + d, for x in the support."""
     v, step = combine(1, x, 1, d), jnp.asarray(0.7, dtype)
     best = prior.prox(v, step)
     close(eqx.filter_jit(lambda p: p.prox(v, step))(prior), best, tolerance(1e-9, dtype), prior, "jit of prox")
@@ -113,14 +131,52 @@ def _check_prox(prior, x, d, dtype) -> None:
         return
     flat, unravel = ravel_pytree(v)
 
+    @jax.jit
     def objective(a):
         return -prior.log_prob(unravel(a)) + jnp.sum((a - flat) ** 2) / (2 * step)
 
-    function = jax.jit(jax.value_and_grad(objective))
-    found = scipy.optimize.minimize(lambda a: tuple(map(np.asarray, function(jnp.asarray(a, dtype)))), flat, jac=True)
-    excess = float(objective(ravel_pytree(best)[0]) - found.fun)
-    allowed = 1e-6 + tolerance(0, dtype) * abs(found.fun)
+    def within(c):
+        return objective(ravel_pytree(prior.constrain(unravel(c)))[0])
+
+    point = ravel_pytree(best)[0]
+    reached = float(objective(point))
+    allowed = 1e-6 + tolerance(0, dtype) * abs(reached)
+    function = jax.jit(jax.value_and_grad(within))
+    start = ravel_pytree(prior.unconstrain(x))[0]
+    found = scipy.optimize.minimize(lambda a: tuple(map(np.asarray, function(jnp.asarray(a, dtype)))), start, jac=True)
+    lowest = min(float(found.fun), _lowest_around(objective, point))
+    excess = reached - lowest
     require(excess <= allowed, prior, "prox against brute force", f"its objective is larger by {excess:.3g}")
+
+
+def _lowest_around(objective, point) -> float:
+    """The least value on lines through a point; where a convex function is sharp, a gradient would not tell."""
+    n = point.size
+    random = jax.random.normal(jax.random.key(3), (NUM_DIRECTIONS, n), point.dtype)
+    random = random / jnp.linalg.norm(random, axis=1, keepdims=True)
+    lines = jnp.concatenate([jnp.eye(n, dtype=point.dtype), random, point[None]])
+    lengths = jnp.asarray([s * 10.0**-k for k in range(6) for s in (1, -1)], point.dtype)
+    along = jax.jit(jax.vmap(lambda line: jnp.min(jax.vmap(lambda h: objective(point + h * line))(lengths))))
+    return float(jnp.nanmin(along(lines)))
+
+
+def _check_terms(prior, x, d, dtype) -> None:
+    terms = prior.as_terms()
+    if isinstance(prior, priors.HasTerms):
+        same = [(type(W), type(g)) for W, g in terms] == [(type(W), type(g)) for W, g in prior.terms]
+        require(same, prior, "as_terms gives the terms: inherit HasTerms before HasProx")
+    for W, g in terms:
+        require(W.in_structure.matches(prior.structure), prior, "each W_j takes x", f"it takes {W.in_structure}")
+        fits = g.structure.matches(W.out_structure)
+        require(fits, prior, "each g_j describes W_j x", f"{g.structure}, not {W.out_structure}")
+        if g is not prior:
+            _check_prox(g, W(x), W(d), dtype)
+    if not (isinstance(prior, priors.HasLogProb) and all(isinstance(g, priors.HasLogProb) for _, g in terms)):
+        return
+    other = prior.constrain(d)
+    one, two = (float(prior.log_prob(p) - sum(g.log_prob(W(p)) for W, g in terms)) for p in (x, other))
+    allowed = tolerance(1e-9, dtype) * (abs(one) + abs(float(prior.log_prob(x))) + abs(float(prior.log_prob(other))))
+    require(abs(one - two) <= allowed, prior, "the terms add up to log_prob", f"{one:.9g} at one point, {two:.9g}")
 
 
 def _check_moments(prior, draws, keys, what) -> None:

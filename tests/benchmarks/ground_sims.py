@@ -279,7 +279,7 @@ def whittle(simulations: Sequence[Simulation]) -> None:
     import jax
 
     import invprob as ip
-    from invprob.pipeline.stage import build_model
+    from invprob.pipeline.model import build_model
 
     head("file", "exact maximum", "exact evidence at Whittle's maximum less that")
     for simulation in simulations:

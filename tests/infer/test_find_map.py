@@ -22,16 +22,16 @@ from .problems import largest_error, masked_problem, periodic_problem, psf, rela
 
 
 def test_the_choice_says_why():
-    solver, reason = choose_solver(periodic_problem(), 1e-7)
+    solver, reason = choose_solver(periodic_problem(), rtol=1e-7)
     assert isinstance(solver, Wiener) and "closed form" in reason
-    solver, reason = choose_solver(masked_problem(side=6), 1e-7)
+    solver, reason = choose_solver(masked_problem(side=6), rtol=1e-7)
     assert isinstance(solver, ConjugateGradient) and "conjugate gradients" in reason
     function = saturation()
     like = likelihoods.Gaussian(function, jnp.ones((6, 7)), 0.1)
     curved = Posterior(like, priors.GaussianField((6, 7), priors.PowerLaw(1.0, 0.1, 3.0)))
-    solver, reason = choose_solver(curved, 1e-7)
+    solver, reason = choose_solver(curved, rtol=1e-7)
     assert isinstance(solver, Optax) and "non-linear" in reason and "whitened" in reason
-    solver, reason = choose_solver(Posterior(like, priors.FromTFP(mixture(), (6, 7))), 1e-7)
+    solver, reason = choose_solver(Posterior(like, priors.FromTFP(mixture(), (6, 7))), rtol=1e-7)
     assert isinstance(solver, Optax) and "FromTFP" in reason
 
 
@@ -41,7 +41,7 @@ def test_uneven_noise_or_a_mask_is_not_for_the_wiener_filter():
     variance = even.likelihood.noise.variance.at[0, 0].mul(2)
     for noise in (Diagonal(variance), even.likelihood.noise.masked(jnp.ones(shape, bool).at[1, 1].set(False))):
         post = Posterior(likelihoods.Gaussian(even.likelihood.operator, even.likelihood.data, noise), even.prior)
-        assert isinstance(choose_solver(post, 1e-7)[0], ConjugateGradient)
+        assert isinstance(choose_solver(post, rtol=1e-7)[0], ConjugateGradient)
         forced = find_map(post, "wiener")
         assert forced.status is Status.STALLED and forced.cards["GAP"][0] > 1e-7
     with pytest.raises(TypeError, match="method='cg'"):
@@ -63,8 +63,8 @@ def test_what_cannot_be_solved_is_a_readable_error():
     like = likelihoods.Gaussian(operators.Identity((6, 7)), jnp.ones((6, 7)), 0.1)
     with pytest.raises(TypeError, match=r"no solver for a OnlySamples prior: it offers HasSample"):
         find_map(Posterior(like, OnlySamples()))
-    with pytest.raises(ValueError, match="no solver is called 'newton'; there are auto, wiener"):
-        find_map(periodic_problem(), "newton")
+    with pytest.raises(ValueError, match="no solver is called 'nope'; there are auto, wiener"):
+        find_map(periodic_problem(), "nope")
     curved = Posterior(likelihoods.Gaussian(saturation(), jnp.ones((6, 7)), 0.1), periodic_problem(shape=(6, 7)).prior)
     with pytest.raises(TypeError, match="linear operator"):
         find_map(curved, "cg")
@@ -191,7 +191,7 @@ def test_the_gap_that_conjugate_gradients_report_is_honest(name):
 
 def test_two_grids_give_the_dense_solution():
     post = masked_problem(5, side=24, kernel=psf(6.0, 13))
-    solver, reason = choose_solver(post, 1e-9)
+    solver, reason = choose_solver(post, rtol=1e-9)
     assert isinstance(solver, TwoGrid) and "corrected on the fine" in reason
     estimate = find_map(post, rtol=1e-9)
     assert estimate.status.ok

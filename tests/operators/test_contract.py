@@ -19,7 +19,7 @@ def test_contract(name):
     no_retrace(make)
 
 
-@pytest.mark.parametrize("name", ["Convolve", "Composition", "FourierSynthesis, complex", "Shift"])
+@pytest.mark.parametrize("name", ["Convolve", "Composition", "FourierSynthesis, complex", "Shift", "StarletDetails"])
 def test_contract_in_single_precision(name):
     def single(a):
         return a.astype(jnp.complex64 if jnp.iscomplexobj(a) else jnp.float32) if eqx.is_inexact_array(a) else a
@@ -76,6 +76,23 @@ class WrongGradient(Broken):
         return 1.1 * self.inner.adjoint(u)
 
 
+class SaysCirculant(Broken):
+    @property
+    def normal_is_circulant(self):
+        return True
+
+
+class SaysDisjoint(Broken):
+    @property
+    def has_disjoint_rows(self):
+        return True
+
+
+class SaysCirculantOfAPair(SaysCirculant):
+    def __init__(self):
+        self.inner = op.Sum({"a": SHAPE, "b": SHAPE})
+
+
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
@@ -84,11 +101,18 @@ class WrongGradient(Broken):
         (WrongShape, "as declared"),
         (WrongType, "precision"),
         (WrongGradient, "gradient"),
+        (SaysCirculant, "as normal_is_circulant says"),
+        (SaysDisjoint, "as has_disjoint_rows says"),
     ],
 )
 def test_contract_notices(cls, message):
     with pytest.raises(AssertionError, match=message):
         check_operator(cls(convolve()))
+
+
+def test_only_an_image_has_a_circulant_normal_operator():
+    with pytest.raises(AssertionError, match="one image"):
+        check_operator(SaysCirculantOfAPair())
 
 
 def test_retrace_is_noticed():

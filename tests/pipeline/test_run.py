@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.errors import InputError, OutputError
 from invprob.io.readback import read_images, same_bytes
+from invprob.pipeline.listener import Listener
 from invprob.pipeline.run import Interrupted, replay, run
-from invprob.pipeline.stage import Listener
 from tests.small import scene, settings, write_image
 
 

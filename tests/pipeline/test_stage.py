@@ -9,7 +9,8 @@ from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.io.read import read_fits
 from invprob.observation import Observation
-from invprob.pipeline.stage import Listener, deconvolve
+from invprob.pipeline.listener import Listener
+from invprob.pipeline.stage import deconvolve
 from invprob.result import Estimate, Samples, Status
 from tests.small import SHAPE, SIGMA, observation, scene, settings, write_image
 

@@ -1,7 +1,7 @@
 """What an algorithm is to the loop: `init` and `step` on a `State`, and how to read a state."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from invprob.posterior import Posterior
 
 RUNNING, DONE, STALLED, NOT_FINITE = 0, 1, 2, 3
+RESIDUAL = "relative primal and dual residual"
 ROUNDING = 30  # an objective below so many units of rounding of its value at zero is not known
 WINDOW, FACTOR = 3, 2.5
 """The objective is taken to be within FACTOR times its last WINDOW decreases of the optimum. The decreases of the next
@@ -26,7 +27,8 @@ class Metrics(eqx.Module):
     step
         Steps taken.
     gap
-        Estimate of ``(f - f*) / f``, f the negative log-posterior less its constants; the solver says how.
+        Estimate of ``(f - f*) / f``, f the negative log-posterior less its constants, or another measure of optimality
+        between 0 and 1; the solver says which.
     code
         `RUNNING`, `DONE`, `STALLED` or `NOT_FINITE`.
     """
@@ -53,6 +55,8 @@ class AbstractSolver(eqx.Module):
 
     rtol: eqx.AbstractVar[float]
     name: eqx.AbstractClassVar[str]
+    measure: ClassVar[str] = "estimated relative gap (f - f*) / f"
+    """What `Metrics.gap` is, in words."""
 
     @abstractmethod
     def prepare(self, post: Posterior) -> Any:

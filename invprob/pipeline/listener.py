@@ -1,0 +1,31 @@
+"""Who is told of the progress of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from invprob.infer.loop import Progress
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of the progress of a run; nobody by default.
+
+    Parameters
+    ----------
+    note
+        Called with a line of text at each stage.
+    step
+        Called with a `Progress` after each chunk of the solver.
+    draw
+        Called with the draws done and to do.
+    """
+
+    note: Callable[[str], Any] = lambda text: None
+    step: Callable[[Progress], Any] | None = None
+    draw: Callable[[int, int], Any] | None = None
+
+
+SILENT = Listener()

@@ -1,0 +1,206 @@
+"""The prior of a run and its strength: by name, by hand or from the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from invprob import priors
+from invprob.config import Config
+from invprob.covariance import Stationary
+from invprob.errors import CapabilityError, InputError, UsageError
+from invprob.infer.evidence import Evidence, maximise_evidence
+from invprob.infer.find_map import as_solver
+from invprob.infer.fission import RTOL, strength_by_fission
+from invprob.infer.named import NamedPrior, known_priors, named_prior
+from invprob.infer.strength import field_hierarchy
+from invprob.pipeline.listener import SILENT, Listener
+from invprob.pipeline.model import Model
+from invprob.posterior import Posterior
+from invprob.priors.base import AbstractPrior
+
+FIELDS = {
+    "gaussian": "Gaussian field with a broken power law; the only one with errors so far (the default)",
+    "lognormal": "exponential of a Gaussian field: positive, with structure on all scales",
+}
+"""Priors whose parameters are found by their evidence."""
+
+Cards = dict[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """A posterior with its hyperparameters set, and the record of how they were."""
+
+    post: Posterior
+    cards: Cards
+
+
+def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -> Strength:
+    """The posterior with the prior's strength by hand or from the data."""
+    if config.prior == "gaussian":
+        return _gaussian(model, config, listener)
+    if config.prior == "lognormal":
+        return _lognormal(model, config, listener)
+    return _named(model, config, listener)
+
+
+def nominal(model: Model, config: Config) -> Posterior:
+    """The posterior of the prior that is asked for, at some strength: to see whether a solver fits."""
+    if config.prior in FIELDS:
+        hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
+        field = _field(model, hierarchy.start)
+        return _finished(model, config, priors.LogNormal(field) if config.prior == "lognormal" else field, {}).post
+    named = named_prior(config.prior)
+    return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {}).post
+
+
+def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
+    """A prior of one or several images, each nowhere below the floor.
+
+    Raises
+    ------
+    UsageError
+        When the prior cannot be restricted.
+    """
+    if isinstance(prior, priors.Product):
+        return priors.Product({name: positive(part, floor) for name, part in prior.parts.items()})
+    try:
+        return priors.Positive(prior, floor)  # type: ignore[arg-type]
+    except CapabilityError as error:
+        raise UsageError(f"--positive does not go with this prior: {error}") from None
+
+
+def _finished(model: Model, config: Config, prior: AbstractPrior, cards: Cards) -> Strength:
+    """The posterior of a prior, restricted to positive images where that is asked for."""
+    cards = {"PRIOR": (config.prior, "prior on the image"), **cards}
+    if config.positive:
+        floor = -config.floor * float(model.unit)
+        prior = positive(prior, jnp.asarray(floor, model.dtype))
+        cards["FLOOR"] = (floor, "lowest value of a pixel of SCI")
+    return Strength(model.posterior(prior), cards)
+
+
+def _evidence(model: Model, config: Config, listener: Listener) -> tuple[dict[str, Array], Cards]:
+    """Logarithms of amplitude, scale and slope of the Gaussian field, and their cards."""
+    by_hand = (config.amplitude, config.scale, config.slope)
+    names = {"log_amplitude": "PRIORAMP", "log_scale": "PRIORSCL", "log_slope": "PRIORSLP"}
+    hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
+    if all(value is not None for value in by_hand):
+        theta = {
+            name: jnp.log(jnp.asarray(value, model.dtype)) for name, value in zip(names, by_hand, strict=True)
+        }  # fmt: skip
+        evidence, how = Evidence(theta, float("nan"), "by hand", 0), "set by hand"
+    else:
+        listener.note("choosing the prior's amplitude, scale and slope by their evidence")
+        evidence = maximise_evidence(hierarchy, note=listener.note)
+        how = f"marginal likelihood, {evidence.method}"
+        if evidence.at_bounds:
+            how += f"; at its bound: {', '.join(n.removeprefix('log_') for n in evidence.at_bounds)}"
+    theta = jax.tree.map(lambda t: jnp.asarray(t, model.dtype), evidence.theta)
+    if config.strength != "auto":
+        theta["log_amplitude"] = theta["log_amplitude"] - jnp.log(config.strength)
+        how += f", inverse amplitude times {config.strength:g}"
+    words = {
+        "PRIORAMP": "A of P(k) = A (1 + (k/k0)^2)^(-a/2)",
+        "PRIORSCL": "k0, cycles per latent pixel",
+        "PRIORSLP": "a",
+    }
+    cards: Cards = {names[name]: (float(np.exp(float(v))), words[names[name]]) for name, v in theta.items()}
+    cards["STRENGTH"] = (how, "how the prior's strength was chosen")
+    if np.isfinite(evidence.log_evidence):
+        cards["LOGEVID"] = (evidence.log_evidence, f"log evidence at the values found ({evidence.method})")
+    return theta, cards
+
+
+def _field(model: Model, theta: dict[str, Array]) -> priors.GaussianField:
+    power = priors.PowerLaw(*(jnp.exp(theta[name]) for name in ("log_amplitude", "log_scale", "log_slope")))
+    return priors.GaussianField(model.frame.shape, power)
+
+
+def _gaussian(model: Model, config: Config, listener: Listener) -> Strength:
+    theta, cards = _evidence(model, config, listener)
+    return _finished(model, config, _field(model, theta), cards)
+
+
+def _lognormal(model: Model, config: Config, listener: Listener) -> Strength:
+    """The log-normal field with the mean of the data and the second moments of the best Gaussian field.
+
+    With M the mean and C(r) = E[x(0) x(r)] of the image, the logarithm has the covariance log(C(r) / M^2).
+    """
+    theta, cards = _evidence(model, config, listener)
+    mean = model.mean_image()
+    if not mean > 0:
+        raise InputError(
+            f"the lognormal prior needs an image of positive mean, this one has {mean:.3g}: subtract the sky with "
+            "--sky, or take another prior"
+        )
+    spectrum = _field(model, theta).covariance.power
+    second = jnp.fft.irfft2(spectrum, s=model.frame.shape)
+    log_covariance = jnp.log(jnp.maximum(second / mean**2, 1))
+    power = jnp.real(jnp.fft.rfft2(log_covariance))
+    power = jnp.maximum(power, 1e-8 * jnp.max(power))
+    level = jnp.full(model.frame.shape, jnp.log(mean) - 0.5 * log_covariance[0, 0], model.dtype)
+    field = priors.Gaussian(level, Stationary(power.astype(model.dtype), model.frame.shape))
+    cards["PRIORMU"] = (float(level[0, 0]), "mean of the logarithm of a latent pixel")
+    return _finished(model, config, priors.LogNormal(field), cards)
+
+
+def _named(model: Model, config: Config, listener: Listener) -> Strength:
+    named = named_prior(config.prior)
+    strength, how = _strength_of(named, model, config, listener)
+    cards: Cards = {
+        "PRIORSTR": (strength, "strength of the prior, in the noise of the data"),
+        "STRENGTH": (how, "how the prior's strength was chosen"),
+    }
+    return _finished(model, config, _made(named, model, jnp.asarray(strength, model.dtype)), cards)
+
+
+def _strength_of(named: NamedPrior, model: Model, config: Config, listener: Listener) -> tuple[float, str]:
+    """The strength, and in words how it was chosen."""
+    if config.strength not in ("auto", "fission"):
+        return float(config.strength), "set by hand"
+    if config.strength == "auto" and named.strength is not None:
+        return named.strength, "universal: in units of the noise of each scale"
+    listener.note("choosing the prior's strength by data fission")
+
+    def build(likelihood, strength):
+        part = replace(model, observed=likelihood)
+        return _finished(part, config, _made(named, model, strength), {}).post
+
+    def solver_of(post):
+        return as_solver(config.solver, post, RTOL)[0]
+
+    found = strength_by_fission(build, model.observed, solver_of, seed=config.seed, note=listener.note)
+    return found.strength, "data fission" + ("; at the end of what is tried" if found.at_bound else "")
+
+
+def _made(named: NamedPrior, model: Model, strength: Float[Array, ""]) -> AbstractPrior:
+    """The prior of a name, checked where another package makes it."""
+    try:
+        prior = named.make(model.setting(), strength)
+    except Exception as error:  # whatever another package does
+        if named.provider == "invprob":
+            raise
+        raise UsageError(f"prior {named.name!r} of {named.provider} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(prior, AbstractPrior):
+        raise UsageError(f"prior {named.name!r} of {named.provider} gave a {type(prior).__name__}, not a prior")
+    return prior
+
+
+def listing() -> list[dict[str, Any]]:
+    """Name, description, provider and universal strength of each prior; of one that cannot be loaded, why."""
+    found = [{"name": name, "about": about, "provider": "invprob", "strength": None} for name, about in FIELDS.items()]
+    for name, provider in known_priors().items():
+        try:
+            named = named_prior(name)
+            about, strength = named.about, named.strength
+        except UsageError as error:
+            about, strength = str(error), None
+        found.append({"name": name, "about": about, "provider": provider, "strength": strength})
+    return found
