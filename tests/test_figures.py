@@ -61,6 +61,41 @@ def test_the_strength_found_is_that_of_a_dense_grid(folder):
     assert lost_evidence(simulation, result, np.geomspace(0.02, 0.4, 6), np.geomspace(3, 20, 5)) < 0.5
 
 
+@cache
+def sparse(folder: Path, name: str) -> tuple[Simulation, Estimate]:
+    """A simulation and its estimate under the positive starlet prior, with nothing set by hand."""
+    simulation = Simulation.read(folder / f"ground_{name}.fits")
+    observation = invprob.read_fits(simulation.path, psf="[KERNEL]")
+    config = invprob.Config.make(refine=REFINE, prior="starlet", positive=True, dtype="float32")
+    result = invprob.deconvolve(observation, config)
+    assert result.status.ok
+    return simulation, result
+
+
+def test_a_galaxy_under_the_starlet_prior(folder):
+    simulation, result = sparse(folder, "000014")
+    assert simulation.relative_error(result.image) < 0.42  # the Gaussian prior has 0.47
+    assert abs(simulation.flux_error(result.image)) < 0.09
+
+
+@pytest.mark.slow
+def test_all_galaxies_under_the_starlet_prior(folder):
+    found = [sparse(folder, name) for name in NAMES]
+    assert np.median([simulation.relative_error(result.image) for simulation, result in found]) <= 0.45
+    assert np.median([abs(simulation.flux_error(result.image)) for simulation, result in found]) <= 0.05
+
+
+@pytest.mark.slow
+def test_the_flux_of_the_positive_starlet_prior_over_realisations_of_the_noise(folder):
+    simulation = Simulation.read(folder / "ground_000047.fits")
+    changes = {"prior": "starlet", "positive": True, "dtype": "float32"}
+    biased = realisations(simulation, 10, draws=0, paired=True, floor=0.0, **changes)
+    found = realisations(simulation, 50, draws=0, paired=True, **changes)
+    assert abs(found[:, 0].mean() / simulation.truth.sum() - 1) < 0.01
+    # a control: strictly positive, the sky keeps half of its noise
+    assert biased[:, 0].mean() / simulation.truth.sum() - 1 > 0.01
+
+
 @pytest.mark.slow
 def test_all_galaxies_from_the_ground(folder):
     errors, chi_squares = [], []

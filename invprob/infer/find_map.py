@@ -235,8 +235,8 @@ def _implicit(primals, tangents):
     post, *rest = primals
     if post.prior.as_gaussian() is None and not isinstance(rest[0], Optax):
         raise CapabilityError(
-            f"the optimum under a {type(post.prior).__name__} prior has no implicit derivative here, which needs a smooth "
-            "density of x: a Gaussian prior, or the lbfgs solver"
+            f"the optimum under a {type(post.prior).__name__} prior has no implicit derivative here, which needs a "
+            "smooth density of x: a Gaussian prior, or the lbfgs solver"
         )
     solution = _optimum(post, *rest)
     x = solution.x

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from invprob import likelihoods, priors
@@ -23,9 +24,10 @@ from invprob.operators import (
 from invprob.priors.base import AbstractPrior
 
 GROUP = "invprob.priors"
-SIGNIFICANCE = (4.0, 2.0, 1.2, 1.0)
-"""Strength of each starlet scale, finest first, in units of the coarsest: behind a PSF the two finest hold next to
-nothing but what sparsity itself makes up (measured, see the benchmarks)."""
+SIGNIFICANCE = ((0.25, 4.0), (0.5, 2.0), (1.0, 1.2), (2.0, 1.0))
+"""Strength of a starlet scale in units of the coarse ones, by the distance of its samples in data pixels: what is finer
+than a data pixel is next to nothing but what sparsity itself makes up (measured, see the benchmarks)."""
+LARGEST = 2.0  # data pixels between the samples of the last scale, where there are more than four
 NUM_DRAWS = 8  # of the noise, for its standard deviation in each scale
 
 
@@ -40,17 +42,21 @@ class Setting(eqx.Module):
         The part of the latent grid under the data.
     unit
         Standard deviation of the noise of a data pixel, divided among its latent pixels.
+    factor
+        Latent pixels on a side of a data pixel.
     """
 
     likelihood: likelihoods.Gaussian
     footprint: Crop
     unit: Float[Array, ""]
+    factor: int = eqx.field(static=True, default=1)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of the latent image."""
         return self.footprint.shape  # type: ignore[return-value]
 
+    @eqx.filter_jit
     def score_noise(self, W: AbstractLinearOperator) -> Float[Array, " planes"]:
         """Standard deviation over the footprint, in each plane, of ``W A.T N^-1 n`` for noise ``n ~ N(0, N)``.
 
@@ -66,7 +72,8 @@ class Setting(eqx.Module):
         inside = tuple(slice(a, b) for a, b in zip(self.footprint.starts, self.footprint.stops, strict=True))
 
         def squares(key):
-            noise = like.noise.inv(like.noise.sample(key, zero.dtype))
+            # the same draws in either precision
+            noise = like.noise.inv(like.noise.sample(key, jnp.float32).astype(zero.dtype))
             u = W.apply(back.apply(noise))[(..., *inside)]
             return jnp.mean(u**2, axis=(-2, -1))
 
@@ -107,8 +114,11 @@ def total_variation(setting: Setting, strength: Float[Array, ""]) -> priors.Tota
 
 def starlet(setting: Setting, strength: Float[Array, ""]) -> priors.StarletSparsity:
     """Few coefficients of the isotropic wavelet: galaxies and stars on an empty sky."""
-    scales = jnp.asarray(SIGNIFICANCE, setting.unit.dtype)
-    weights = setting.score_noise(StarletDetails(scales, setting.shape, "wrap"))
+    count = max(4, 1 + int(np.ceil(np.log2(LARGEST * setting.factor))))
+    count = min(count, int(np.log2(min(setting.shape))))
+    steps, sizes = zip(*SIGNIFICANCE, strict=True)
+    scales = np.interp(np.log2(2.0 ** np.arange(count) / setting.factor), np.log2(steps), sizes)
+    weights = setting.score_noise(StarletDetails(jnp.asarray(scales, setting.unit.dtype), setting.shape, "wrap"))
     return priors.StarletSparsity(setting.shape, strength, weights=weights, mode="wrap")
 
 

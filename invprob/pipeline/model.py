@@ -93,7 +93,7 @@ class Model:
 
     def setting(self) -> Setting:
         """What a prior by name may know."""
-        return Setting(self.observed, self.cut, self.unit)
+        return Setting(self.observed, self.cut, self.unit, self.frame.factor)
 
     def mean_image(self) -> float:
         """Mean of the image on the footprint, from the mean of the valid data."""

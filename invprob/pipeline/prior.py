@@ -61,7 +61,7 @@ def nominal(model: Model, config: Config) -> Posterior:
 
 
 def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
-    """A prior of one or several images, each nowhere below the floor.
+    """A prior of an image that is nowhere below the floor; several images share it, so that their sum is not.
 
     Raises
     ------
@@ -69,7 +69,8 @@ def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
         When the prior cannot be restricted.
     """
     if isinstance(prior, priors.Product):
-        return priors.Product({name: positive(part, floor) for name, part in prior.parts.items()})
+        share = floor / len(prior.parts)
+        return priors.Product({name: positive(part, share) for name, part in prior.parts.items()})
     try:
         return priors.Positive(prior, floor)  # type: ignore[arg-type]
     except CapabilityError as error:
@@ -80,7 +81,7 @@ def _finished(model: Model, config: Config, prior: AbstractPrior, cards: Cards) 
     """The posterior of a prior, restricted to positive images where that is asked for."""
     cards = {"PRIOR": (config.prior, "prior on the image"), **cards}
     if config.positive:
-        floor = -config.floor * float(model.unit)
+        floor = 0.0 - config.floor * float(model.unit)
         prior = positive(prior, jnp.asarray(floor, model.dtype))
         cards["FLOOR"] = (floor, "lowest value of a pixel of SCI")
     return Strength(model.posterior(prior), cards)
@@ -166,7 +167,7 @@ def _strength_of(named: NamedPrior, model: Model, config: Config, listener: List
     if config.strength not in ("auto", "fission"):
         return float(config.strength), "set by hand"
     if config.strength == "auto" and named.strength is not None:
-        return named.strength, "universal: in units of the noise of each scale"
+        return named.strength, "universal: in units of the noise"
     listener.note("choosing the prior's strength by data fission")
 
     def build(likelihood, strength):
@@ -197,6 +198,8 @@ def listing() -> list[dict[str, Any]]:
     """Name, description, provider and universal strength of each prior; of one that cannot be loaded, why."""
     found = [{"name": name, "about": about, "provider": "invprob", "strength": None} for name, about in FIELDS.items()]
     for name, provider in known_priors().items():
+        if name in FIELDS:  # of another package, which does not replace ours
+            continue
         try:
             named = named_prior(name)
             about, strength = named.about, named.strength

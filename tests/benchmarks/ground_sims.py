@@ -67,6 +67,10 @@ class Simulation:
         """Root mean square error over that of the truth, inside the mask."""
         return float(np.linalg.norm((image - self.truth)[self.inside]) / np.linalg.norm(self.truth[self.inside]))
 
+    def flux_error(self, image: np.ndarray) -> float:
+        """Relative error of the flux inside the mask."""
+        return float(image[self.inside].sum() / self.truth[self.inside].sum() - 1)
+
 
 class DenseEvidence:
     """Log-evidence of a simulation by a dense matrix, written without the package.
@@ -173,6 +177,7 @@ def realisations(
     draws: int = 32,
     paired: bool = False,
     seed: int = 0,
+    **changes: object,
 ) -> np.ndarray:
     """Flux and its error from the whole pipeline, for new noise on the noiseless data.
 
@@ -190,6 +195,8 @@ def realisations(
         Take each noise with both signs, so that it cancels from the mean of the flux and its bias is left.
     seed
         Of the noise.
+    changes
+        Further fields of the configuration.
 
     Returns
     -------
@@ -199,7 +206,7 @@ def realisations(
 
     variance = simulation.variance * (1.0 if snr is None else (simulation.snr / snr) ** 2)
     observation = invprob.read_fits(simulation.path, psf="[KERNEL]")
-    config = invprob.Config.make(refine=REFINE, num_samples=draws)
+    config = invprob.Config.make(refine=REFINE, num_samples=draws, **changes)
     rng = np.random.default_rng(seed)
     out = []
     noise = np.zeros(variance.shape)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal
@@ -70,6 +71,11 @@ PROBLEMS = {
     "sky": with_sky,
     "binned": binned,
 }
+
+
+def cases(names, *fast):
+    """Parameters of a test, those not named marked as slow."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def in_single_precision(post):

@@ -17,15 +17,17 @@ from invprob.testing import check_solver, dense_map, no_retrace, sparse_map
 
 from ..cases import positive
 from .problems import largest_error, masked_problem
-from .sparse import PROBLEMS, SHAPE, in_single_precision, in_units, objective_gap, same_optimum, small
+from .sparse import PROBLEMS, SHAPE, cases, in_single_precision, in_units, objective_gap, same_optimum, small
 
 
-@pytest.mark.parametrize("name", ["total variation, positive", "starlet"])
+@pytest.mark.parametrize("name", cases(["total variation, positive", "starlet"], "total variation, positive"))
 def test_contract_with_a_sparse_prior(name):
     check_solver(ADMM(), small(name))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name", cases(PROBLEMS, "total variation, positive", "starlet", "points and diffuse", "binned")
+)
 def test_it_ends_at_the_optimum_of_the_barrier_method(name):
     post = PROBLEMS[name]()
     estimate = find_map(post, ADMM(), max_steps=20000)
@@ -39,11 +41,12 @@ SAME = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", cases(SAME, "sky", "starlet, periodic and positive"))
 def test_it_agrees_with_primal_dual_steps(name):
     assert same_optimum(PROBLEMS[name](), ADMM(1e-6), PrimalDual(1e-6)) < 3e-5
 
 
+@pytest.mark.slow
 def test_a_sky_level_is_fitted():
     post = PROBLEMS["sky"]()
     ours, theirs = (find_map(post, solver, max_steps=20000).x for solver in (ADMM(1e-7), PrimalDual(1e-7)))

@@ -18,15 +18,16 @@ from invprob.testing import check_solver, dense_map, no_retrace, sparse_map
 
 from ..cases import positive, saturation
 from .problems import largest_error, masked_problem, psf
-from .sparse import PROBLEMS, SHAPE, in_single_precision, in_units, objective_gap, same_optimum, small
+from .sparse import PROBLEMS, SHAPE, cases, in_single_precision, in_units, objective_gap, same_optimum, small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["total variation, positive", "starlet"])
 def test_contract_with_a_sparse_prior(name):
     check_solver(PrimalDual(), small(name))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", cases(PROBLEMS, "total variation, positive", "points and diffuse", "sky"))
 def test_it_ends_at_the_optimum_of_the_barrier_method(name):
     post = PROBLEMS[name]()
     estimate = find_map(post, PrimalDual(), max_steps=20000)

@@ -20,6 +20,7 @@ from .sparse import SHAPE, in_single_precision, objective_gap, small
 NAMES = ["Laplace", "Laplace, positive", "exponential", "wavelet"]
 
 
+@pytest.mark.slow
 def test_contract_with_a_sparse_prior():
     check_solver(ProximalGradient(), small("Laplace, positive"))
 

@@ -1,0 +1,178 @@
+"""Priors that another package brings: installed, they are used by their name; what is wrong with one is one line."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from typer.testing import CliRunner
+
+from invprob.cli import app
+from invprob.config import Config
+from invprob.errors import UsageError
+from invprob.infer.named import known_priors, named_prior
+from invprob.pipeline.prior import listing
+from invprob.pipeline.stage import deconvolve
+from invprob.result import Status
+from tests.small import SHAPE, observation, write_image
+from tests.test_cli import COMMAND, environment
+
+MODULE = '''
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from invprob import priors
+from invprob.operators import Structure
+
+
+class Ridge(priors.HasLogProb):
+    """Quadratic near zero, linear far from it."""
+
+    scale: Array
+    shape: tuple[int, int] = eqx.field(static=True)
+    normalized = False
+
+    @property
+    def structure(self):
+        return Structure(self.shape)
+
+    def log_prob(self, x):
+        return -jnp.sum(jnp.sqrt(1 + (x / self.scale) ** 2) - 1)
+
+
+def ridge(setting, strength):
+    """Faint pixels as Gaussian noise, bright ones as they come.
+
+    More that no listing shows.
+    """
+    return Ridge(10 * setting.unit / strength, setting.shape)
+
+
+ridge.strength = 0.5
+
+
+def nothing(setting, strength):
+    return None
+
+
+def failing(setting, strength):
+    raise RuntimeError("no luck")
+
+
+number = 3
+'''
+ENTRIES = """[invprob.priors]
+ridge = threadbare:ridge
+absent = threadbare_without:make
+missing = threadbare:no_such_name
+nothing = threadbare:nothing
+failing = threadbare:failing
+number = threadbare:number
+"""
+
+
+def install(folder: Path, module: str = MODULE) -> Path:
+    """The files that an installed package has."""
+    folder.mkdir()
+    (folder / "threadbare.py").write_text(module)
+    info = folder / "threadbare_priors-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: threadbare-priors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRIES)
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> Path:
+    folder = install(tmp_path / "site")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(__import__("sys").modules, "threadbare", raising=False)
+    return folder
+
+
+def test_the_command_finds_it(tmp_path):
+    """In a process of its own, by nothing but its being installed."""
+    site = install(tmp_path / "site")
+    image = write_image(tmp_path / "image.fits")
+    place = {**environment(tmp_path / "cache"), "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [*COMMAND, "deconvolve", str(image), "--prior", "ridge", "--strength", "1", "-o", "out.fits", "--json"],
+        capture_output=True, text=True, cwd=tmp_path, env=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    header = fits.getheader(tmp_path / "out.fits")
+    assert (header["PRIOR"], header["PRIORSTR"], header["STRENGTH"]) == ("ridge", 1.0, "set by hand")
+    assert header["SOLVER"] == "optax" and "L-BFGS" in header["REASON"] and header["STATUS"] == "CONVERGED"
+    assert json.loads(done.stdout)["prior"] == "ridge"
+    assert 0.5 < header["REDCHI2"] < 1.5
+
+
+def test_without_the_package_the_name_is_unknown():
+    assert "ridge" not in known_priors()
+    with pytest.raises(UsageError, match="no prior is called 'ridge'"):
+        deconvolve(observation(), Config.make(prior="ridge"))
+
+
+def test_its_own_strength(installed):
+    """The attribute of the function is the universal strength; a larger one is smoother."""
+    config = Config.make(prior="ridge")
+    found = deconvolve(observation(), config)
+    assert found.status is Status.CONVERGED and found.image.shape == SHAPE
+    assert found.cards["PRIORSTR"][0] == 0.5 and found.cards["STRENGTH"][0].startswith("universal")
+    strong = deconvolve(observation(), config.model_copy(update={"strength": 5.0}))
+    assert np.abs(strong.image).sum() < np.abs(found.image).sum() and strong.chi2 > found.chi2
+
+
+def test_the_listing(installed):
+    """Each with its package and first line; of those that cannot be loaded, why."""
+    found = {prior["name"]: prior for prior in listing()}
+    assert {"gaussian", "starlet"} < set(found) and found["starlet"]["provider"] == "invprob"
+    assert found["ridge"] == {
+        "name": "ridge", "about": "Faint pixels as Gaussian noise, bright ones as they come",
+        "provider": "threadbare-priors", "strength": 0.5,
+    }  # fmt: skip
+    reasons = {"absent": "ModuleNotFoundError", "missing": "AttributeError", "number": "a function of the setting"}
+    for name, reason in reasons.items():
+        assert reason in found[name]["about"] and "threadbare-priors" in found[name]["about"], name
+    plain = CliRunner().invoke(app, ["priors"])
+    assert plain.exit_code == 0 and plain.stderr == ""
+    lines = {line.split()[0]: line for line in plain.stdout.splitlines()}
+    assert set(lines) == set(found)
+    assert lines["ridge"].endswith("bright ones as they come [threadbare-priors]")
+    assert "[" not in lines["starlet"] and "cannot be loaded" in lines["absent"]
+    assert json.loads(CliRunner().invoke(app, ["priors", "--json"]).stdout) == list(found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "fragment"),
+    [
+        ("absent", "cannot be loaded (ModuleNotFoundError: No module named 'threadbare_without')"),
+        ("missing", "cannot be loaded (AttributeError: "),
+        ("number", "is a int; a function of the setting and the strength is needed"),
+        ("nothing", "gave a NoneType, not a prior"),
+        ("failing", "failed: RuntimeError: no luck"),
+    ],
+)
+def test_what_is_wrong_with_one_is_one_line(name, fragment, installed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_image(tmp_path / "image.fits")
+    result = CliRunner().invoke(app, ["deconvolve", "image.fits", "--prior", name, "--strength", "1", "-o", "o.fits"])
+    assert result.exit_code == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"invprob: prior '{name}' of threadbare-priors ") and fragment in line
+    assert result.stdout == "" and not (tmp_path / "o.fits").exists()
+
+
+def test_a_name_of_invprob_is_not_taken(tmp_path, monkeypatch):
+    """A package that calls its prior like one of ours does not replace it."""
+    folder = install(tmp_path / "site")
+    (folder / "threadbare_priors-1.0.dist-info" / "entry_points.txt").write_text(
+        "[invprob.priors]\nstarlet = threadbare:ridge\ngaussian = threadbare:ridge\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    assert known_priors()["starlet"] == "invprob" and named_prior("starlet").provider == "invprob"
+    assert [prior["name"] for prior in listing()].count("gaussian") == 1
