@@ -167,7 +167,7 @@ def deconvolve(
             "(default 3e-4), pdhg and proximal (1e-4)."
         ),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Most steps of the solver. Default: 5000.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps of the solver. Default: 10000.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (default) or float32.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options; the command line goes first.")

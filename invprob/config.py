@@ -61,7 +61,7 @@ class Config(BaseModel):
     rtol: float | None = Field(
         None, gt=0, lt=1, description="where the solver stops: relative gap or residual; default: the solver's own"
     )
-    max_steps: int = Field(5000, ge=1, description="most steps of the solver")
+    max_steps: int = Field(10_000, ge=1, description="most steps of the solver")
     dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")
     input: InputConfig = InputConfig()  # type: ignore[call-arg]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jax.core import Tracer
@@ -47,7 +49,7 @@ def splits(post: Posterior) -> bool:
     return True
 
 
-def choose_solver(post: Posterior, **settings: float) -> tuple[AbstractSolver, str]:
+def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str]:
     """The solver for a posterior, with these settings (``rtol``), and the reason in words.
 
     Raises
@@ -87,7 +89,7 @@ def choose_solver(post: Posterior, **settings: float) -> tuple[AbstractSolver, s
     )
 
 
-def _for_gaussian(post: Posterior, gaussian: Gaussian, settings: dict[str, float]) -> tuple[AbstractSolver, str]:
+def _for_gaussian(post: Posterior, gaussian: Gaussian, settings: dict[str, Any]) -> tuple[AbstractSolver, str]:
     circulant = isinstance(post.likelihood.operator, CircularConvolve | Identity)
     noise = post.likelihood.noise  # type: ignore[attr-defined]
     if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(noise):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ from invprob.posterior import Posterior
 from invprob.result import Estimate, Status
 
 
-def _two_grids(post: Posterior, **settings: float) -> TwoGrid:
+def _two_grids(post: Posterior, **settings: Any) -> TwoGrid:
     solver = TwoGrid.fitting(post, **settings)
     if solver is None:
         raise CapabilityError(
@@ -206,7 +207,7 @@ def solve_many(
     return _solve_many(posts, solver, max_steps)
 
 
-def _for_many(posts: Posterior, **settings: float) -> AbstractSolver:
+def _for_many(posts: Posterior, **settings: Any) -> AbstractSolver:
     if (two := TwoGrid.fitting(posts, **settings, stacked=True)) is not None:
         return two
     one = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, posts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -24,6 +25,11 @@ from invprob.operators import (
 from invprob.priors.base import AbstractPrior
 
 GROUP = "invprob.priors"
+FIELDS = {
+    "gaussian": "Gaussian field with a broken power law; the only one with errors so far (the default)",
+    "lognormal": "exponential of a Gaussian field: positive, with structure on all scales",
+}
+"""Priors whose parameters are found by their evidence."""
 SIGNIFICANCE = ((0.25, 4.0), (0.5, 2.0), (1.0, 1.2), (2.0, 1.0))
 """Strength of a starlet scale in units of the coarse ones, by the distance of its samples in data pixels: what is finer
 than a data pixel is next to nothing but what sparsity itself makes up (measured, see the benchmarks)."""
@@ -185,7 +191,7 @@ def named_prior(name: str) -> NamedPrior:
     if entry is None:
         raise UsageError(f"no prior is called {name!r}; there are {', '.join(known_priors())}")
     try:
-        make = entry.load()
+        make: Any = entry.load()
     except Exception as error:  # whatever the other package does when it is imported
         raise UsageError(
             f"prior {name!r} of {_provider(entry)} cannot be loaded ({type(error).__name__}: {error}): repair or "
@@ -197,7 +203,7 @@ def named_prior(name: str) -> NamedPrior:
             "strength is needed"
         )
     about = (make.__doc__ or "").strip().split("\n")[0].rstrip(".")
-    return NamedPrior(name, about, make, getattr(make, "strength", None), _provider(entry))
+    return NamedPrior(name, about, cast(Make, make), getattr(make, "strength", None), _provider(entry))
 
 
-__all__ = ["BUILT_IN", "GROUP", "NamedPrior", "Setting", "known_priors", "named_prior"]
+__all__ = ["BUILT_IN", "FIELDS", "GROUP", "NamedPrior", "Setting", "known_priors", "named_prior"]

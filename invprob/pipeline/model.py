@@ -13,7 +13,7 @@ from invprob import likelihoods, priors
 from invprob.config import Config
 from invprob.covariance import Diagonal
 from invprob.errors import UsageError
-from invprob.infer.named import Setting
+from invprob.infer.named import FIELDS, Setting
 from invprob.observation import Frame, Observation
 from invprob.operators import (
     AbstractLinearOperator,
@@ -30,6 +30,7 @@ from invprob.posterior import Posterior
 from invprob.units import is_surface_brightness
 
 SKY_WIDTH = 1e3  # prior width of a fitted sky level, in units of the scatter of the data
+REACH = 20  # least border of a periodic sparse prior, latent pixels: opposite sides are to see nothing of each other
 PADDING = 16  # data pixels of modelled border where there is no PSF to ask for one
 
 
@@ -105,11 +106,13 @@ class Model:
 
 
 def latent_frame(observation: Observation, config: Config) -> Frame:
-    """The latent grid: refined, with a border of the PSF's reach."""
+    """The latent grid: refined, with a border of the PSF's reach, wide enough for the filters of a sparse prior."""
     frame = observation.frame.refine(config.refine)
-    if observation.psf is not None:
-        return frame.pad(observation.psf)
-    return frame.pad_by(PADDING * config.refine)
+    if observation.psf is None:
+        return frame.pad_by(PADDING * config.refine)
+    padded = frame.pad(observation.psf)
+    least = 0 if config.prior in FIELDS else REACH
+    return frame.pad_by(*(max(border[0], least) for border in padded.border))
 
 
 def forward(frame: Frame, kernel: Any, dtype, is_brightness: bool) -> AbstractLinearOperator:

@@ -17,18 +17,12 @@ from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import as_solver
 from invprob.infer.fission import RTOL, strength_by_fission
-from invprob.infer.named import NamedPrior, known_priors, named_prior
+from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
 from invprob.infer.strength import field_hierarchy
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
 from invprob.posterior import Posterior
 from invprob.priors.base import AbstractPrior
-
-FIELDS = {
-    "gaussian": "Gaussian field with a broken power law; the only one with errors so far (the default)",
-    "lognormal": "exponential of a Gaussian field: positive, with structure on all scales",
-}
-"""Priors whose parameters are found by their evidence."""
 
 Cards = dict[str, tuple[Any, str]]
 
@@ -104,7 +98,7 @@ def _evidence(model: Model, config: Config, listener: Listener) -> tuple[dict[st
         if evidence.at_bounds:
             how += f"; at its bound: {', '.join(n.removeprefix('log_') for n in evidence.at_bounds)}"
     theta = jax.tree.map(lambda t: jnp.asarray(t, model.dtype), evidence.theta)
-    if config.strength != "auto":
+    if isinstance(config.strength, float):
         theta["log_amplitude"] = theta["log_amplitude"] - jnp.log(config.strength)
         how += f", inverse amplitude times {config.strength:g}"
     words = {
@@ -164,8 +158,8 @@ def _named(model: Model, config: Config, listener: Listener) -> Strength:
 
 def _strength_of(named: NamedPrior, model: Model, config: Config, listener: Listener) -> tuple[float, str]:
     """The strength, and in words how it was chosen."""
-    if config.strength not in ("auto", "fission"):
-        return float(config.strength), "set by hand"
+    if isinstance(config.strength, float):
+        return config.strength, "set by hand"
     if config.strength == "auto" and named.strength is not None:
         return named.strength, "universal: in units of the noise"
     listener.note("choosing the prior's strength by data fission")

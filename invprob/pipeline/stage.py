@@ -18,7 +18,7 @@ from jaxtyping import Array, PyTree
 from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.infer.find_map import NAMES, as_solver, find_map
-from invprob.infer.named import known_priors
+from invprob.infer.named import FIELDS, known_priors
 from invprob.infer.samplers.gaussian import exact_draws, variance_along
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.observation import Observation
@@ -26,7 +26,7 @@ from invprob.operators import Crop
 from invprob.operators.base import total
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
-from invprob.pipeline.prior import FIELDS, choose_strength, nominal
+from invprob.pipeline.prior import choose_strength, nominal
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
 

@@ -63,7 +63,7 @@ class LowerBound(AbstractBounded, HasLogProb, HasSeparableProx):
     inner: HasSeparableProx | None
     normalized: ClassVar[bool] = False
 
-    def __init__(self, structure, floor=0.0, inner: HasSeparableProx | None = None):
+    def __init__(self, structure, floor: Float[Array, ""] | float = 0.0, inner: HasSeparableProx | None = None):
         self.own, self.lowest, self.inner = Structure(structure), inexact(floor), inner
 
     def __check_init__(self):
@@ -119,7 +119,7 @@ class Positive(AbstractBounded, HasLogProb, HasTerms):
     lowest: Float[Array, ""]
     normalized: ClassVar[bool] = False
 
-    def __init__(self, prior: HasLogProb, floor=0.0):
+    def __init__(self, prior: HasLogProb, floor: Float[Array, ""] | float = 0.0):
         self.prior, self.lowest = prior, inexact(floor)
 
     def __check_init__(self):

@@ -32,7 +32,11 @@ def found(prior: str, **fields) -> Estimate:
     return deconvolve(observation(), Config.make(prior=prior, num_samples=0, **{**by_hand, **fields}))
 
 
-NAMES = [*(n for n in BUILT_IN if n != "points+starlet"), "lognormal"]
+SLOWLY = ("wavelet", "points+starlet", "lognormal")
+NAMES = [
+    *(pytest.param(n, marks=pytest.mark.slow) if n in SLOWLY else n for n in BUILT_IN),
+    pytest.param("lognormal", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,7 +87,8 @@ def test_strength_by_fission(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "floor"),
     [
-        ("starlet", 0.0), ("tv", 0.0), ("tv", 2.0), ("points+starlet", 0.0), ("points+starlet", 2.0),
+        ("starlet", 0.0), ("tv", 0.0), ("tv", 2.0), pytest.param("points+starlet", 0.0, marks=pytest.mark.slow),
+        pytest.param("points+starlet", 2.0, marks=pytest.mark.slow),
         pytest.param("laplace", 0.0, marks=pytest.mark.slow), pytest.param("gaussian", 0.0, marks=pytest.mark.slow),
     ],
 )  # fmt: skip

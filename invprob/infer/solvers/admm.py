@@ -31,6 +31,7 @@ CLIP, BAND = 4.0, 2.0  # most that a penalty changes at once, and the least that
 SAFETY = 1.05  # of the bound on the terms that are not circulant
 POWER = 15  # power iterations for the first bound; later steps correct it
 START = 0.1  # penalty of a term of unit spectrum, of that of the data
+PROXIMAL = 1e-2  # proximal term of each of several images, in the penalty of the data
 PATIENCE = 60  # looks without a smaller residual after which a run has stalled
 
 
@@ -44,7 +45,7 @@ class Iterate(eqx.Module):
     seen
         ``W_j x`` of the terms whose image update is only bounded, None for the others.
     X
-        The images in Fourier space where a term is only bounded, else None.
+        The images in Fourier space where a term is only bounded or there are several, else None.
     """
 
     data: Float[Array, "y x"]
@@ -134,7 +135,7 @@ class ADMM(AbstractSolver):
     def init(self, problem: Split, x0: PyTree | None) -> State:
         dtype = problem.data.data.dtype
         curvature = problem.curvature.astype(dtype)
-        terms = tuple(START * curvature / jnp.sqrt(sum(_means(s) for s in term.spectrum)) for term in problem.terms)
+        terms = tuple(_first_penalty(term, curvature) for term in problem.terms)
         penalty = Penalty(curvature, terms, _first_bound(problem, terms, dtype))
         if x0 is None:
             images = jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), problem.images.like(dtype))
@@ -146,7 +147,8 @@ class ADMM(AbstractSolver):
             convolved = convolved - problem.data.pull(convolved) / curvature
         values = tuple(term.W.apply(images) for term in problem.terms)
         seen = tuple(None if term.exact else value for term, value in zip(problem.terms, values, strict=True))
-        iterate = Iterate(convolved, values, seen, None if all(s is None for s in seen) else X)
+        proximal = len(problem.images.leaves) > 1 or any(s is not None for s in seen)
+        iterate = Iterate(convolved, values, seen, X if proximal else None)
         carry = Carry(iterate, penalty, jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32))
         return State(images, carry, first_metrics(dtype))
 
@@ -181,7 +183,7 @@ class ADMM(AbstractSolver):
         before, after, zs = _splits(problem, rho, old), _splits(problem, rho, new), [new.data, *new.terms]
         parts = [_residuals(*block) for block in zip(seen, before, after, zs, norms, strict=True)]
         primal, size, dual, force = (
-            sum(jnp.sum(w * part[i]) for w, part in zip(weights, parts, strict=True)) for i in range(4)
+            jnp.stack([jnp.sum(w * part[i]) for w, part in zip(weights, parts, strict=True)]).sum() for i in range(4)
         )
         needed, modelled = _bounded(problem, rho, old, new)
         dual += rho.bound * modelled - needed  # the proximal term is a part of what is missing in the dual equation
@@ -215,8 +217,10 @@ class ADMM(AbstractSolver):
         return problem.latent(treedef.unflatten(images), problem.data.level(iterate.data, rho.data))
 
 
-def _means(spectrum: Float[Array, "p ky kx"]) -> Float[Array, " p"]:
-    return jnp.mean(spectrum, axis=(-2, -1))
+def _first_penalty(term: Term, curvature: Float[Array, ""]) -> Float[Array, " p"]:
+    """Of each plane by the root of its mean spectrum, in the unit of the term's largest."""
+    size = jnp.sqrt(jnp.stack([jnp.mean(s, axis=(-2, -1)) for s in term.spectrum]).sum(0))
+    return START * curvature / (size * jnp.max(size))
 
 
 def _splits(problem: Split, rho: Penalty, iterate: Iterate) -> list[Array]:
@@ -238,7 +242,11 @@ def _update(problem: Split, rho: Penalty) -> Update:
     # a floor keeps frequencies finite that neither the PSF nor a term sees
     power, floor = problem.power, jnp.finfo(r0.dtype).eps * r0
     diagonal = tuple(spectrum(i, exact) + floor for i in images)
-    loose = tuple(rho.bound * spectrum(i, others) for i in images) if others else None
+    loose = None
+    if others or len(images) > 1:
+        # of several images one may be free where the others are not: the Sherman-Morrison formula needs a part of each
+        share = PROXIMAL * r0 if len(images) > 1 else 0 * r0
+        loose = tuple(rho.bound * spectrum(i, others) + share for i in images)
     if loose is not None:
         diagonal = tuple(d + e for d, e in zip(diagonal, loose, strict=True))
     return Update(r0 * power, loose, diagonal, 1 / (r0 * power + diagonal[0]))
@@ -284,7 +292,7 @@ def _bounded(problem: Split, rho: Penalty, old: Iterate, new: Iterate) -> tuple[
     weight = isometry(problem.shape, rho.bound.dtype) ** 2
     change = jax.tree.leaves(jax.tree.map(jnp.subtract, new.X, old.X))
     for term, r, was, now in zip(problem.terms, rho.terms, old.seen, new.seen, strict=True):
-        if now is not None:
+        if was is not None and now is not None:
             needed += jnp.sum(r * term.norms(now - was))
             for spectrum, d in zip(term.spectrum, change, strict=True):
                 modelled += jnp.sum(weight * jnp.tensordot(r, spectrum, 1) * jnp.abs(d) ** 2)
