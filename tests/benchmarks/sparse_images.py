@@ -22,7 +22,7 @@ from astropy.io import fits
 from ground_sims import DATA, REFINE, Simulation, files, head, row
 from scipy.ndimage import maximum_filter
 
-FACTORS = (4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)
+FACTORS = (2.8, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35)
 
 
 def options_of(given: argparse.Namespace) -> list[str]:

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from invprob import likelihoods, operators, priors
-from invprob.covariance import Diagonal
+from invprob.covariance import Diagonal, Stationary
 from invprob.infer.choose import choose_solver
 from invprob.infer.find_map import find_map, solve
-from invprob.infer.solvers import ConjugateGradient, Optax, TwoGrid, Wiener
+from invprob.infer.solvers import ADMM, ConjugateGradient, NewtonCG, Optax, PrimalDual, TwoGrid, Wiener
 from invprob.infer.solvers.base import NOT_FINITE, WINDOW
 from invprob.operators import Structure
 from invprob.posterior import Posterior
@@ -30,7 +30,16 @@ def test_the_choice_says_why():
     like = likelihoods.Gaussian(function, jnp.ones((6, 7)), 0.1)
     curved = Posterior(like, priors.GaussianField((6, 7), priors.PowerLaw(1.0, 0.1, 3.0)))
     solver, reason = choose_solver(curved, rtol=1e-7)
-    assert isinstance(solver, Optax) and "non-linear" in reason and "whitened" in reason
+    assert isinstance(solver, NewtonCG) and "non-linear" in reason and "Fisher" in reason
+    blurred = masked_problem(side=6).likelihood
+    sparse = priors.Positive(priors.TotalVariation(blurred.operator.in_structure.shape, 1.0))
+    solver, reason = choose_solver(Posterior(blurred, sparse), rtol=1e-3)
+    assert isinstance(solver, ADMM) and "Positive" in reason and solver.rtol == 1e-3
+    correlated = likelihoods.Gaussian(blurred.operator, blurred.data, Stationary(jnp.ones((6, 4)), (6, 6)))
+    solver, _ = choose_solver(Posterior(correlated, sparse))
+    assert isinstance(solver, PrimalDual)
+    solver, _ = choose_solver(Posterior(like, priors.Exponential(1.0, (6, 7))))
+    assert isinstance(solver, NewtonCG)
     solver, reason = choose_solver(Posterior(like, priors.FromTFP(mixture(), (6, 7))), rtol=1e-7)
     assert isinstance(solver, Optax) and "FromTFP" in reason
 
