@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -218,8 +219,11 @@ class ADMM(AbstractSolver):
 
 
 def _first_penalty(term: Term, curvature: Float[Array, ""]) -> Float[Array, " p"]:
-    """Of each plane by the root of its mean spectrum, in the unit of the term's largest."""
-    size = jnp.sqrt(jnp.stack([jnp.mean(s, axis=(-2, -1)) for s in term.spectrum]).sum(0))
+    """Of each plane by the root of its mean spectrum per number of the output, in the unit of the term's largest."""
+    numbers = sum(math.prod(shape) for shape, _ in term.W.out_structure.leaves)
+    pixels = math.prod(term.W.in_structure.leaves[0][0])
+    mean = jnp.stack([jnp.mean(s, axis=(-2, -1)) for s in term.spectrum]).sum(0) * term.planes * pixels / numbers
+    size = jnp.sqrt(mean)
     return START * curvature / (size * jnp.max(size))
 
 
