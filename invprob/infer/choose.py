@@ -22,7 +22,6 @@ from invprob.infer.solvers import (
     TwoGrid,
     Wiener,
 )
-from invprob.infer.solvers.splitting import one_prox, split
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
@@ -40,10 +39,10 @@ def _uniform(noise: AbstractCovariance) -> bool:
     return everywhere and bool(np.all(variance == variance.flat[0]))
 
 
-def splits(post: Posterior) -> bool:
-    """Whether `ADMM` can take the posterior apart."""
+def fits(solver: AbstractSolver, post: Posterior) -> bool:
+    """Whether a solver takes the posterior; nothing is computed."""
     try:
-        eqx.filter_eval_shape(split, post)
+        eqx.filter_eval_shape(solver.prepare, post)
     except CapabilityError:
         return False
     return True
@@ -65,8 +64,8 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
         if gaussian is not None:
             return _for_gaussian(post, gaussian, settings)
         if prior.as_terms() is not None:
-            if splits(post):
-                return ADMM(**settings), (
+            if fits(admm := ADMM(**settings), post):
+                return admm, (
                     f"convolution, Gaussian noise and a {name} prior of terms with a prox: ADMM, one division in "
                     "Fourier space a step"
                 )
@@ -75,8 +74,8 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
         return NewtonCG(**settings), (
             f"{kind} operator and a {name} prior that is transformed white noise: Newton steps on the Fisher metric"
         )
-    if one_prox(prior) is not None:
-        return ProximalGradient(**settings), f"{kind} operator and a {name} prior with a prox: proximal gradients"
+    if fits(proximal := ProximalGradient(**settings), post):
+        return proximal, f"{kind} operator and a {name} prior with a prox: proximal gradients"
     if isinstance(prior, HasLogProb):
         return (
             Optax(**settings),

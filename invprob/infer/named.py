@@ -166,7 +166,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 def known_priors() -> dict[str, str]:
     """Name of each prior that takes a strength, and the package that provides it."""
-    others = {name: _provider(entry) for name, entry in _installed().items()}
+    others = {name: _provider(entry) for name, entry in _installed().items() if name not in FIELDS}
     return {**others, **dict.fromkeys(BUILT_IN, "invprob")}
 
 

@@ -192,8 +192,6 @@ def listing() -> list[dict[str, Any]]:
     """Name, description, provider and universal strength of each prior; of one that cannot be loaded, why."""
     found = [{"name": name, "about": about, "provider": "invprob", "strength": None} for name, about in FIELDS.items()]
     for name, provider in known_priors().items():
-        if name in FIELDS:  # of another package, which does not replace ours
-            continue
         try:
             named = named_prior(name)
             about, strength = named.about, named.strength

@@ -23,10 +23,11 @@ from invprob.infer.solvers.base import (
     State,
     first_metrics,
 )
-from invprob.infer.solvers.proximal import SAFETY, Smooth, as_piece, dual_norm, largest_eigenvalue, terms_of, times
+from invprob.infer.solvers.proximal import SAFETY, Smooth, as_piece, dual_norm, largest_eigenvalue, times
+from invprob.infer.solvers.terms import planes_of, terms_of
 from invprob.operators.base import AbstractLinearOperator, Structure, compose, precision_of, vdot
 from invprob.posterior import Posterior
-from invprob.priors.base import HasProx, HasSeparableProx
+from invprob.priors.base import HasProx
 from invprob.priors.gaussian import Gaussian
 
 ROUND = 10  # steps between two looks at the residuals
@@ -167,7 +168,7 @@ class PrimalDual(AbstractSolver):
             piece = as_piece(W, g)
             taken = {i for other in pieces for i in other.leaves}
             if piece is None or taken & set(piece.leaves):
-                terms.append(Dual(W, g, _planes(W, g)))
+                terms.append(Dual(W, g, planes_of(W, g)))
             else:
                 pieces.append(piece)
         own = Smooth(like, tuple(pieces), post.structure)
@@ -209,12 +210,6 @@ class PrimalDual(AbstractSolver):
 
     def latent(self, problem: Problem, state: State) -> PyTree:
         return state.x
-
-
-def _planes(W: AbstractLinearOperator, g: HasProx) -> int:
-    out = W.out_structure
-    stacked = len(out.leaves) == 1 and len(out.shape) == 3 and isinstance(g, HasSeparableProx)
-    return out.shape[0] if stacked else 1
 
 
 def _sum(trees: list[PyTree]) -> PyTree:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from invprob.covariance import white
 from invprob.errors import CapabilityError
 from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING, STALLED, AbstractSolver, Metrics, State, first_metrics
+from invprob.infer.solvers.terms import picked, terms_of
 from invprob.likelihoods.base import AbstractLikelihood
-from invprob.operators import Identity, Part
-from invprob.operators.base import AbstractLinearOperator, LinearComposition, Structure, precision_of, vdot, zeros
+from invprob.operators.base import AbstractLinearOperator, Structure, precision_of, vdot, zeros
 from invprob.posterior import Posterior
 from invprob.priors.base import HasProx
 
@@ -123,28 +123,10 @@ def largest_eigenvalue(apply: Callable[[PyTree], PyTree], like: PyTree, steps: i
     return jax.lax.fori_loop(0, steps, body, (v, jnp.sqrt(vdot(v, v))))[1]
 
 
-def picked(W: AbstractLinearOperator) -> PyTree | None:
-    """Indices of the arrays of its input that W gives unchanged, None where it does something else."""
-    parts = W.operators if isinstance(W, LinearComposition) else (W,)
-    if not all(isinstance(part, Identity | Part) for part in parts):
-        return None
-    structure = W.in_structure
-    return W.apply(structure.treedef.unflatten(list(range(len(structure.leaves)))))
-
-
 def as_piece(W: AbstractLinearOperator, g: HasProx) -> Piece | None:
     """The term g(W x) as a prior of some arrays of x, None where W changes them."""
     indices = picked(W)
     return None if indices is None else Piece(g, tuple(jax.tree.leaves(indices)), jax.tree.structure(indices))
-
-
-def terms_of(post: Posterior, who: str) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
-    """The terms of a prior; itself where it has a proximal map."""
-    prior = post.prior
-    terms = [(Identity(prior.structure), prior)] if isinstance(prior, HasProx) else prior.as_terms()
-    if terms is None:
-        raise CapabilityError(f"{who}: {type(prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
-    return terms
 
 
 class Carry(eqx.Module):

@@ -17,11 +17,11 @@ from jaxtyping import Array, Complex, Float, PyTree
 from invprob import likelihoods
 from invprob.covariance import Diagonal
 from invprob.errors import CapabilityError
+from invprob.infer.solvers.terms import picked, planes_of
 from invprob.operators import (
     AbstractLinearOperator,
     Each,
     Fill,
-    Identity,
     Part,
     Sum,
     compose,
@@ -29,7 +29,7 @@ from invprob.operators import (
 )
 from invprob.operators.base import LinearComposition, Structure
 from invprob.posterior import Posterior
-from invprob.priors.base import AbstractPrior, HasProx, HasSeparableProx
+from invprob.priors.base import AbstractPrior, HasProx
 
 EDGE = 0.15
 """Share of the mean of a term's spectrum that is added to it where the term is not circulant (the starlet with zeros
@@ -43,24 +43,23 @@ class Levels(eqx.Module):
     ----------
     keys
         Their names in the latent dictionary.
-    mean, precision
+    mean, variance
         Of their priors, one row each.
     """
 
     keys: tuple[str, ...] = eqx.field(static=True)
     mean: Float[Array, " n"]
-    precision: Float[Array, " n"]
+    variance: Float[Array, " n"]
 
     def best(self, residual: Float[Array, ...], weight: Float[Array, ...]) -> Float[Array, ""]:
         """The sum of the levels that minimises ``weight (residual - sum)^2 / 2`` and their priors."""
         # several levels only differ by their priors: the sum has the summed means and variances
-        mean, variance = jnp.sum(self.mean), jnp.sum(1 / self.precision)
+        mean, variance = jnp.sum(self.mean), jnp.sum(self.variance)
         return (jnp.sum(weight * residual) * variance + mean) / (jnp.sum(weight) * variance + 1)
 
     def shares(self, level: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
         """The sum divided among the levels, each in proportion to its prior variance."""
-        variance = 1 / self.precision
-        parts = self.mean + (level - jnp.sum(self.mean)) * variance / jnp.sum(variance)
+        parts = self.mean + (level - jnp.sum(self.mean)) * self.variance / jnp.sum(self.variance)
         return dict(zip(self.keys, parts, strict=True))
 
 
@@ -203,14 +202,6 @@ class Split(eqx.Module):
         return x if self.key is None else x[self.key]
 
 
-def one_prox(prior: AbstractPrior) -> HasProx | None:
-    """The prior's own proximal map, or that of its one term on x itself; None where there is neither."""
-    if isinstance(prior, HasProx):
-        return prior
-    terms = prior.as_terms() or ()
-    return terms[0][1] if len(terms) == 1 and isinstance(terms[0][0], Identity) else None
-
-
 def split(post: Posterior) -> Split:
     """A posterior taken apart.
 
@@ -262,18 +253,15 @@ def _without_levels(operator: Any, prior: AbstractPrior) -> tuple[Any, AbstractP
     if len(others) != 1 or not keys or any(g is None or not isinstance(g.covariance, Diagonal) for g in gaussians):
         return operator, prior, None, None
     mean = jnp.stack([g.mean for g in gaussians])
-    precision = jnp.stack([1 / g.covariance.variance for g in gaussians])
-    return each[others[0]], named[others[0]], others[0], Levels(keys, mean, precision)
+    variance = jnp.stack([g.covariance.variance for g in gaussians])
+    return each[others[0]], named[others[0]], others[0], Levels(keys, mean, variance)
 
 
 def _term(W: AbstractLinearOperator, g: HasProx, images: Structure, shape: tuple[int, int], dtype) -> Term:
-    out = W.out_structure
-    single = len(out.leaves) == 1
-    stacked = single and len(out.shape) == 3 and isinstance(g, HasSeparableProx)
-    planes = out.shape[0] if stacked else 1
+    planes = planes_of(W, g)
     leaves = [jnp.zeros(shape, dtype) for _ in images.leaves]
-    leaf = 0 if isinstance(W, Identity) and len(leaves) == 1 else _part_of(W, images)
-    if leaf is not None:
+    leaf = picked(W)
+    if isinstance(leaf, int):
         one = tuple(jnp.full((1, 1, 1), float(i == leaf), dtype) for i in range(len(leaves)))
         return Term(W, g, one, True, 1, leaf)
     spectrum = []
@@ -298,19 +286,10 @@ def _of_part(W: AbstractLinearOperator) -> AbstractLinearOperator:
     return compose(*rest) if rest else W
 
 
-def _part_of(W: AbstractLinearOperator, images: Structure) -> int | None:
-    """Which image W picks unchanged, None where it does something else."""
-    if not isinstance(W, Part):
-        return None
-    marks = images.treedef.unflatten(list(range(len(images.leaves))))
-    picked = W.apply(marks)
-    return picked if isinstance(picked, int) else None
-
-
 def _symbol(response: Float[Array, "y x"]) -> Float[Array, "ky kx"]:
     """Spectrum of a symmetric response to an impulse in the middle of the grid; rounding may not make it negative."""
     middle = tuple(-(n // 2) for n in response.shape)
     return jnp.maximum(jnp.real(jnp.fft.rfft2(jnp.roll(response, middle, (0, 1)))), 0)
 
 
-__all__ = ["DataTerm", "Levels", "Split", "Term", "one_prox", "split"]
+__all__ = ["DataTerm", "Levels", "Split", "Term", "split"]
