@@ -186,8 +186,8 @@ class ADMM(AbstractSolver):
         primal, size, dual, force = (
             jnp.stack([jnp.sum(w * part[i]) for w, part in zip(weights, parts, strict=True)]).sum() for i in range(4)
         )
-        needed, modelled = _bounded(problem, rho, old, new)
-        dual += rho.bound * modelled - needed  # the proximal term is a part of what is missing in the dual equation
+        needed, modelled, moved = _bounded(problem, rho, old, new)
+        dual += rho.bound * modelled - needed + moved  # the proximal terms are missing in the dual equation as well
         tiny = jnp.finfo(primal.dtype).tiny
         residual = jnp.sqrt(jnp.maximum(primal / jnp.maximum(size, tiny), dual / jnp.maximum(force, tiny)))
         factors = [jnp.where(count > ADAPT, 1, _balance(part)) for part in parts]
@@ -288,11 +288,12 @@ def _balance(part: tuple[Array, ...]) -> Array:
     return jnp.where(known & ((factor > BAND) | (factor < 1 / BAND)), factor, 1)
 
 
-def _bounded(problem: Split, rho: Penalty, old: Iterate, new: Iterate) -> tuple[Array, Array]:
-    """``sum_j rho_j |W_j dx|^2`` of the terms that are only bounded, for the last step, and its circulant model."""
-    needed, modelled = jnp.zeros_like(rho.bound), jnp.zeros_like(rho.bound)
+def _bounded(problem: Split, rho: Penalty, old: Iterate, new: Iterate) -> tuple[Array, Array, Array]:
+    """``sum_j rho_j |W_j dx|^2`` of the terms that are only bounded, for the last step, its circulant model, and the
+    proximal term of several images."""
+    needed, modelled, moved = (jnp.zeros_like(rho.bound) for _ in range(3))
     if old.X is None:
-        return needed, modelled
+        return needed, modelled, moved
     weight = isometry(problem.shape, rho.bound.dtype) ** 2
     change = jax.tree.leaves(jax.tree.map(jnp.subtract, new.X, old.X))
     for term, r, was, now in zip(problem.terms, rho.terms, old.seen, new.seen, strict=True):
@@ -300,7 +301,9 @@ def _bounded(problem: Split, rho: Penalty, old: Iterate, new: Iterate) -> tuple[
             needed += jnp.sum(r * term.norms(now - was))
             for spectrum, d in zip(term.spectrum, change, strict=True):
                 modelled += jnp.sum(weight * jnp.tensordot(r, spectrum, 1) * jnp.abs(d) ** 2)
-    return needed, modelled
+    if len(change) > 1:
+        moved = PROXIMAL * rho.data * jnp.stack([jnp.sum(weight * jnp.abs(d) ** 2) for d in change]).sum()
+    return needed, modelled, moved
 
 
 def _first_bound(problem: Split, rho: tuple[Array, ...], dtype) -> Float[Array, ""]:
