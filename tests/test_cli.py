@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,11 @@ def environment(cache: Path) -> dict[str, str]:
 def on_terminal(arguments: list[str], cache: Path, cwd: Path, *, stop_at: str | None = None) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command whose stderr is a terminal; Ctrl-C when a text appears there."""
     ours, theirs = pty.openpty()
+    # a shell starts what it runs in the background with SIGINT ignored, and so would be what that starts
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment(cache), cwd=cwd
-    )
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment(cache), cwd=cwd,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     os.close(theirs)
     seen = ""
     while True:
