@@ -19,7 +19,7 @@ from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.infer.find_map import NAMES, as_solver, find_map
 from invprob.infer.named import FIELDS, known_priors
-from invprob.infer.samplers.gaussian import exact_draws, variance_along
+from invprob.infer.samplers.gaussian import Perturbed, exact_draws, variance_along
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.observation import Observation
 from invprob.operators import Crop
@@ -213,7 +213,7 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
         random_key(observation, config),
         config.num_samples,
         Kept(post, cut, has_parts, config.method == "sample"),
-        max_steps=config.max_steps,
+        sampler=Perturbed(max_steps=config.max_steps),
         progress=listener.draw,
         fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
     )

@@ -14,8 +14,8 @@ from invprob.config import Config
 from invprob.errors import InputError
 from invprob.infer.find_map import solve
 from invprob.infer.loop import STATUS
-from invprob.infer.samplers.gaussian import draw
-from invprob.infer.solvers import AbstractSolver, ConjugateGradient
+from invprob.infer.samplers.gaussian import Perturbed
+from invprob.infer.solvers import AbstractSolver
 from invprob.observation import Observation
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model, latent_frame
@@ -33,8 +33,6 @@ from invprob.pipeline.stage import (
 )
 from invprob.result import Estimate, Samples, Status
 from invprob.units import is_surface_brightness
-
-DRAW_RTOL = 1e-6
 
 
 def deconvolve_many(
@@ -125,7 +123,7 @@ def _stacked(kept: list[Kept]) -> Kept:
 
 @eqx.filter_jit
 def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_steps: int):
-    draws = ConjugateGradient(rtol=DRAW_RTOL)
+    sampler = Perturbed(max_steps=max_steps)
 
     def one(stamp):
         kept, key = stamp
@@ -134,13 +132,11 @@ def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_ste
         seen = views(post, kept.cut, solution.x, kept.has_parts)
         drawn, good = {}, jnp.asarray(True)
         if num_samples:
-            system = post.linear_gaussian()
-            assert system is not None
-            whitened = draws.system(system)
+            problem = sampler.prepare(post)
 
             def single(i):
-                d = draw(system, whitened, jax.random.fold_in(key, i), draws, max_steps)
-                return kept(d.deviation), d.code
+                d = sampler.draw(problem, jax.random.fold_in(key, i))
+                return kept(d.value), d.code
 
             drawn, codes = jax.lax.map(single, jnp.arange(num_samples))
             drawn["square"] = jnp.mean(drawn["square"], 0)

@@ -9,13 +9,13 @@ import pytest
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal
 from invprob.infer.find_map import find_map, solve
-from invprob.infer.samplers.gaussian import exact_draws, variance_along
-from invprob.infer.solvers import ConjugateGradient
+from invprob.infer.samplers.gaussian import Conditioned, Perturbed, exact_draws, variance_along
+from invprob.infer.solvers import ConjugateGradient, TwoGrid
 from invprob.posterior import Posterior
 from invprob.testing import dense_posterior
 
 from ..cases import saturation
-from .problems import largest_error, masked_problem
+from .problems import largest_error, masked_problem, psf
 
 
 def everything(deviation):
@@ -23,8 +23,11 @@ def everything(deviation):
     return deviation
 
 
-def flat_draws(post, number, chunk=500, key=0, **options):
-    parts, good = exact_draws(post, jax.random.key(key), number, everything, chunk=chunk, rtol=1e-8, **options)
+PRECISE = Perturbed(ConjugateGradient(rtol=1e-8))
+
+
+def flat_draws(post, number, chunk=500, key=0, sampler=PRECISE):
+    parts, good = exact_draws(post, jax.random.key(key), number, everything, chunk=chunk, sampler=sampler)
     assert good
     return np.concatenate([np.asarray(p).reshape(len(p), -1) for p in parts])
 
@@ -45,16 +48,16 @@ def louder(post, factor):
     return Posterior(likelihoods.Gaussian(post.likelihood.operator, post.likelihood.data, noise), post.prior)
 
 
-def check_draws(post, number):
+def check_draws(post, number, sampler=PRECISE, factor=1.3):
     mean, covariance = dense_posterior(post)
     assert largest_error(find_map(post, "cg", rtol=1e-16).x, mean) < 1e-6
-    draws = flat_draws(post, number)
+    draws = flat_draws(post, number, sampler=sampler)
     std, whole, total = pulls(draws, covariance)
     assert std < 5
     assert whole < 6
     assert total < 5
-    *_, wrong = pulls(draws, dense_posterior(louder(post, 1.3))[1])
-    assert wrong > 10, "the check does not notice a noise variance that is wrong by 1.3"
+    *_, wrong = pulls(draws, dense_posterior(louder(post, factor))[1])
+    assert wrong > 10, f"the check does not notice a noise variance that is wrong by {factor}"
 
 
 def test_draws_have_the_covariance_of_the_dense_posterior():
@@ -66,10 +69,17 @@ def test_draws_have_the_covariance_of_the_dense_posterior_at_16():
     check_draws(masked_problem(side=16, amplitude=20.0), 20000)
 
 
+def test_draws_on_two_grids():
+    post = masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11))
+    solver = TwoGrid.fitting(post, 1e-7)
+    assert solver is not None
+    check_draws(post, 4000, Conditioned(solver), factor=2)  # most of these unknowns the data do not see
+
+
 def test_draws_of_an_image_and_a_sky_level():
     post = masked_problem(side=6, sky=True)
     _, covariance = dense_posterior(post)
-    parts, _ = exact_draws(post, jax.random.key(0), 3000, everything, chunk=500, rtol=1e-8)
+    parts, _ = exact_draws(post, jax.random.key(0), 3000, everything, chunk=500, sampler=PRECISE)
     image = np.concatenate([np.asarray(p["image"]).reshape(len(p["sky"]), -1) for p in parts])
     sky = np.concatenate([np.asarray(p["sky"]) for p in parts])
     std, whole, total = pulls(np.column_stack([image, sky]), covariance)
@@ -90,7 +100,7 @@ def test_progress_and_a_solve_that_ends_too_early():
     post, seen = masked_problem(side=8), []
     exact_draws(post, jax.random.key(0), 5, everything, chunk=2, progress=lambda done, all_: seen.append((done, all_)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
-    _, good = exact_draws(post, jax.random.key(0), 2, everything, max_steps=2)
+    _, good = exact_draws(post, jax.random.key(0), 2, everything, sampler=Perturbed(max_steps=2))
     assert not good
 
 

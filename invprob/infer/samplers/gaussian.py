@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,16 +13,12 @@ from jaxtyping import Array, PyTree
 from invprob.covariance import white
 from invprob.errors import CapabilityError
 from invprob.infer.loop import iterate_pure
-from invprob.infer.solvers.cg import ConjugateGradient, System
+from invprob.infer.samplers.base import AbstractIndependent, Draw
+from invprob.infer.solvers import ConjugateGradient, TwoGrid
 from invprob.operators.base import vdot
 from invprob.posterior import LinearGaussian, Posterior
 
-
-class Draw(eqx.Module):
-    """One draw, as its deviation from the posterior mean, with how its solve ended."""
-
-    deviation: PyTree
-    code: Array
+DRAW_RTOL = 1e-6  # part of the energy of a draw that may be missing
 
 
 def perturbation(system: LinearGaussian, key) -> PyTree:
@@ -35,15 +31,96 @@ def perturbation(system: LinearGaussian, key) -> PyTree:
     return jax.tree.map(jnp.add, data, prior)
 
 
-def draw(system: LinearGaussian, whitened: System, key, solver: ConjugateGradient, max_steps: int) -> Draw:
-    """One exact draw: a solve with a perturbed right-hand side (Papandreou & Yuille 2010, NIPS 23).
+class Problem(eqx.Module):
+    """A linear-Gaussian system and the solver's view of it."""
 
-    The deviation has exactly the posterior covariance when the solve is exact; the solver's gap bounds the part of its
-    energy that is missing.
+    system: LinearGaussian
+    solved: Any
+
+
+class AbstractExact(AbstractIndependent):
+    """Exact draws of a linear-Gaussian posterior, each by one solve.
+
+    Parameters
+    ----------
+    solver
+        What solves; its gap bounds the part of a draw's energy that is wrong.
+    max_steps
+        Most steps of a solve.
     """
-    problem = whitened.with_right(perturbation(system, key))
-    state = iterate_pure(solver, problem, solver.init(problem, None), max_steps)
-    return Draw(problem.root.apply(state.x), state.metrics.code)
+
+    solver: eqx.AbstractVar[Any]
+    max_steps: eqx.AbstractVar[int]
+
+    def prepare(self, post: Posterior) -> Problem:
+        system = post.linear_gaussian()
+        if system is None:
+            raise CapabilityError("exact draws need a linear operator, Gaussian noise and a Gaussian prior")
+        return Problem(system, self.solver.prepare(post))
+
+    def mean(self, problem: Problem) -> Draw:
+        return self.solution(problem.solved)
+
+    def solution(self, solved: Any) -> Draw:
+        """The solution of a prepared problem."""
+        state = iterate_pure(self.solver, solved, self.solver.init(solved, None), self.max_steps)
+        return Draw(self.solver.latent(solved, state), state.metrics.code)
+
+
+class Perturbed(AbstractExact):
+    """Perturb and solve: ``K u = A.T N^-1/2 e1 + S^-1/2 e2`` by conjugate gradients, for every linear operator.
+
+    References
+    ----------
+    Papandreou & Yuille 2010, NIPS 23.
+    """
+
+    solver: ConjugateGradient = ConjugateGradient(rtol=DRAW_RTOL)
+    max_steps: int = 1000
+    name: ClassVar[str] = "perturb and solve"
+
+    def draw(self, problem: Problem, key) -> Draw:
+        return self.solution(problem.solved.with_right(perturbation(problem.system, key)))
+
+
+class Conditioned(AbstractExact):
+    """Simulate and condition: a draw of the prior less its reconstruction from simulated data, on two grids.
+
+    With ``x' ~ N(0, S)`` and ``y' = A x' + n'`` the difference of x' from the posterior mean given y' has the posterior
+    covariance. What the data do not see comes from the prior itself, so that the solve is left with little, and two
+    grids suit that.
+
+    References
+    ----------
+    Hoffman & Ribak 1991, ApJ 380, L5.
+    """
+
+    solver: TwoGrid
+    max_steps: int = 1000
+    name: ClassVar[str] = "simulate and condition"
+
+    def draw(self, problem: Problem, key) -> Draw:
+        system = problem.system
+        prior_key, noise_key = jax.random.split(key)
+        dtype = system.data.dtype
+        x = system.covariance.sample(prior_key, dtype)
+        y = system.operator.apply(x) + system.noise.sample(noise_key, dtype)
+        found = self.solution(problem.solved.with_data(y))
+        return Draw(jax.tree.map(jnp.subtract, x, found.value), found.code)
+
+
+def exact_sampler(post: Posterior, rtol: float = DRAW_RTOL, max_steps: int = 1000) -> AbstractExact:
+    """The faster of the two for a posterior with concrete arrays.
+
+    Raises
+    ------
+    CapabilityError
+        When the operator is not linear, or the noise or the prior not Gaussian.
+    """
+    two = TwoGrid.fitting(post, rtol)
+    if two is not None:
+        return Conditioned(two, max_steps)
+    return Perturbed(ConjugateGradient(rtol=rtol), max_steps)
 
 
 def variance_along(
@@ -79,15 +156,12 @@ def variance_along(
 
 
 @eqx.filter_jit
-def _summaries(post: Posterior, keys, rtol, max_steps: int, summary: Callable[[PyTree], Any]):
-    system = post.linear_gaussian()
-    assert system is not None
-    solver = ConjugateGradient(rtol=rtol)
-    whitened = solver.system(system)
+def _summaries(post: Posterior, keys, sampler: AbstractExact, summary: Callable[[PyTree], Any]):
+    problem = sampler.prepare(post)
 
     def one(key):
-        d = draw(system, whitened, key, solver, max_steps)
-        return summary(d.deviation), d.code
+        d = sampler.draw(problem, key)
+        return summary(d.value), d.code
 
     return jax.lax.map(one, keys)
 
@@ -98,8 +172,7 @@ def exact_draws(
     num_samples: int,
     summary: Callable[[PyTree], Any],
     *,
-    rtol: float = 1e-6,
-    max_steps: int = 1000,
+    sampler: AbstractExact | None = None,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
     fold: Callable[[Any], Any] = lambda stacked: stacked,
@@ -118,8 +191,8 @@ def exact_draws(
         Number of draws.
     summary
         From the deviation of a draw from the posterior mean (latent pytree) to what is to be kept.
-    rtol
-        Part of the energy of a draw that may be missing.
+    sampler
+        With its solver, which says what part of the energy of a draw may be missing.
     chunk
         Draws in one compiled call.
     progress
@@ -132,15 +205,14 @@ def exact_draws(
     list
         One stacked (and folded) summary for each chunk, on the device.
     bool
-        Whether every solve reached ``rtol``.
+        Whether every solve got there.
     """
-    if post.linear_gaussian() is None:
-        raise CapabilityError("exact draws need a linear operator, Gaussian noise and a Gaussian prior")
+    sampler = Perturbed() if sampler is None else sampler
     out, good = [], True
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
-        values, codes = _summaries(post, keys, rtol, max_steps, summary)
+        values, codes = _summaries(post, keys, sampler, summary)
         out.append(jax.block_until_ready(fold(values)))
         good &= bool(jnp.all(codes == 1))
         if progress is not None:

@@ -57,8 +57,8 @@ class System(eqx.Module):
     mean: PyTree
 
     def with_right(self, b: PyTree) -> System:
-        """The system for another right-hand side, given in the coordinates of u; its scale is its own energy."""
-        return replace(self, right=self.root.adjoint(b), null=jnp.zeros_like(self.null))
+        """The system ``K u = b`` of a deviation u, b in latent coordinates; its scale is its own energy."""
+        return replace(self, right=self.root.adjoint(b), null=jnp.zeros_like(self.null), mean=None)
 
 
 class Carry(eqx.Module):

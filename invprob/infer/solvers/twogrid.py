@@ -8,6 +8,7 @@ fine grid after each coarse solve makes the result exact (defect correction; Ste
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import equinox as eqx
@@ -31,7 +32,7 @@ from invprob.infer.solvers.base import (
     first_metrics,
 )
 from invprob.operators import CircularConvolve
-from invprob.operators.base import AbstractLinearOperator
+from invprob.operators.base import AbstractLinearOperator, Adjoint, vdot
 from invprob.operators.convolve import split_circulant
 from invprob.operators.fourier import half_shape
 from invprob.posterior import LinearGaussian, Posterior
@@ -58,7 +59,21 @@ class Level(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """The whitened system on both grids."""
+    """The whitened system on both grids.
+
+    Parameters
+    ----------
+    fine, coarse
+        Its operator.
+    right, null
+        Right-hand side, and objective at zero.
+    synthesis
+        From the coordinates to the spectrum of the latent image.
+    mean
+        Mean of the prior, None for zero.
+    weight, spread
+        Inverse covariance of the noise, and from the data to the convolved image.
+    """
 
     fine: Level
     coarse: Level
@@ -66,11 +81,19 @@ class Problem(eqx.Module):
     null: Float[Array, ""]
     synthesis: Complex[Array, "y half"]
     mean: PyTree
+    weight: AbstractLinearOperator
+    spread: AbstractLinearOperator
 
     @property
     def is_split(self) -> bool:
         """Whether coarse coefficients are kept as two real images."""
         return max(self.coarse.weight.shape) > SPLIT
+
+    def with_data(self, y: Array) -> Problem:
+        """The problem of other data y and a prior of mean zero."""
+        weighted = self.weight.apply(y)
+        right = self.fine.g * jnp.fft.rfft2(self.spread.apply(weighted))
+        return replace(self, right=right, null=0.5 * vdot(y, weighted), mean=None)
 
 
 class Carry(eqx.Module):
@@ -214,10 +237,10 @@ class TwoGrid(AbstractSolver):
         scale = size / column * jax.lax.rsqrt(mean * square + 1 / system.covariance.power)  # type: ignore[attr-defined]
         h = jnp.sqrt(square) * scale
         fine = Level(weight - mean, h, h * (column / size) ** 2)
-        data = rest.adjoint(system.noise.inv.apply(system.centred))
-        right = fine.g * jnp.fft.rfft2(data)
         synthesis = jnp.conj(otf * inverse) * scale
-        return Problem(fine, self._coarse(fine, shape), right, system.null_objective(), synthesis, system.mean)
+        none = jnp.zeros_like(system.data[0, 0])
+        empty = Problem(fine, self._coarse(fine, shape), fine.g, none, synthesis, None, system.noise.inv, Adjoint(rest))
+        return replace(empty.with_data(system.centred), mean=system.mean)
 
     def _coarse(self, fine: Level, shape: tuple[int, int]) -> Level:
         ny, nx = self.coarse
