@@ -23,7 +23,8 @@ _WHERE = {
     # results and the one door
     "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",
     "deconvolve": "pipeline.stage", "deconvolve_many": "pipeline.stamps", "write_fits": "io.write",
-    "plot_result": "plot", "testing": "",
+    "plot_result": "plot", "measure_image": "measure", "measure_sources": "measure", "Measurement": "measurement",
+    "testing": "",
 }  # fmt: skip
 
 __all__ = [*_WHERE, "__version__"]
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from invprob.infer.strength import field_hierarchy
     from invprob.io.read import read_fits
     from invprob.io.write import write_fits
+    from invprob.measure import measure_image, measure_sources
+    from invprob.measurement import Measurement
     from invprob.observation import Frame, Observation
     from invprob.pipeline.stage import deconvolve
     from invprob.pipeline.stamps import deconvolve_many
