@@ -20,6 +20,7 @@ _WHERE = {
     "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
     "field_hierarchy": "infer.strength",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
+    "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
     # results and the one door
     "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",
     "deconvolve": "pipeline.stage", "deconvolve_many": "pipeline.stamps", "write_fits": "io.write",
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from invprob import covariance, infer, likelihoods, operators, priors, testing
     from invprob.config import Config
     from invprob.covariance import Diagonal, Stationary
+    from invprob.infer.diagnostics import Gate, Quality
     from invprob.infer.evidence import log_evidence, maximise_evidence
     from invprob.infer.find_map import find_map, solve, solve_many
+    from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws
     from invprob.infer.strength import field_hierarchy
     from invprob.io.read import read_fits

@@ -141,6 +141,10 @@ class Whitened(eqx.Module):
         """Structure of the coordinates."""
         return self.T.in_structure
 
+    def latent(self, xi: PyTree) -> PyTree:
+        """``x = T(xi)``."""
+        return self.T(xi)
+
     def log_prob(self, xi: PyTree) -> Float[Array, ""]:
         """Log-density at xi, up to the evidence."""
         n = sum(a.size for a in jax.tree.leaves(xi))

@@ -13,6 +13,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:  # importing PyTree would import JAX
     from jaxtyping import PyTree
 
+    from invprob.infer.diagnostics import Quality
+
 
 class Status(Enum):
     """How a run ended. The value is the advice to the user."""
@@ -22,6 +24,8 @@ class Status(Enum):
     MAX_STEPS = "stopped at the largest number of steps: raise max_steps, or loosen rtol if the gap shown is enough"
     STALLED = "no further progress at this precision: use float64, or accept the gap shown"
     NOT_FINITE = "a value was not finite: check the variance and the PSF for zeros and infinities"
+    NOT_MIXED = "the chains have not mixed: do not use these errors; run longer (num_samples, num_warmup)"
+    NOT_RELIABLE = "the approximation does not fit: do not use these errors; take another family, more steps, or sample"
     INTERRUPTED = "interrupted: the last state is kept; run again with the checkpoint to go on"
 
     @property
@@ -104,7 +108,25 @@ class Samples(Estimate):
     Parameters
     ----------
     draws
-        The latent image of each draw on the footprint, shape ``(draw, y, x)``.
+        The latent image of each draw on the footprint, shape ``(draw, y, x)``; None where the latent is not one image.
+    latents
+        Pytree of draws as the sampler gives them, with the leading axes ``(chain, draw)``.
+    latent_std
+        Pytree of standard deviations, like ``x``.
+    quality
+        How well the chains mix; None for independent draws, which need not.
+    failures
+        What keeps the draws from being trusted, one line each.
+    bias
+        What keeps the sampler from the posterior however long it runs; empty for an exact one.
+    gradients
+        Gradients of the log-density that all chains took, warm-up included; 0 for independent draws.
     """
 
     draws: Float[np.ndarray, "draw y x"] | None = None
+    latents: PyTree = None
+    latent_std: PyTree = None
+    quality: Quality | None = None
+    failures: tuple[str, ...] = ()
+    bias: str = ""
+    gradients: int = 0

@@ -1,4 +1,4 @@
-"""The one list of operators, covariances, priors and solvers that the contract tests run over.
+"""The one list of operators, covariances, priors, solvers and samplers that the contract tests run over.
 
 Each entry is a factory: called again, it gives the same structure with new arrays.
 """
@@ -18,7 +18,7 @@ import optax
 from invprob import covariance as cov
 from invprob import operators as op
 from invprob import priors
-from invprob.infer import solvers
+from invprob.infer import samplers, solvers
 from invprob.infer.solvers import (
     ADMM,
     ConjugateGradient,
@@ -265,10 +265,19 @@ SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
     "wiener": (Wiener, Wiener),
 }
 
+SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
+    "conditioned": (samplers.Conditioned, lambda: samplers.Conditioned(TwoGrid((10, 10), rtol=1e-7))),
+    "gibbs": (samplers.ScaleMixture, samplers.ScaleMixture),
+    "hmc": (samplers.HMC, samplers.HMC),
+    "nuts": (samplers.NUTS, samplers.NUTS),
+    "perturbed": (samplers.Perturbed, samplers.Perturbed),
+}
+
 # what each list has to cover: every final public class of these names
 COVERAGE: dict[str, tuple[Any, type, dict[str, tuple[type, Callable[[], Any]]]]] = {
     "operators": (op, op.AbstractOperator, OPERATORS),
     "covariance": (cov, cov.AbstractCovariance, COVARIANCES),
     "priors": (priors, priors.AbstractPrior, PRIORS),
     "solvers": (solvers, solvers.AbstractSolver, SOLVERS),
+    "samplers": (samplers, samplers.AbstractSampler, SAMPLERS),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import numpy as np
@@ -39,10 +39,17 @@ def _uniform(noise: AbstractCovariance) -> bool:
     return everywhere and bool(np.all(variance == variance.flat[0]))
 
 
-def fits(solver: AbstractSolver, post: Posterior) -> bool:
-    """Whether a solver takes the posterior; nothing is computed."""
+class Prepares(Protocol):
+    """A solver or a sampler."""
+
+    def prepare(self, post: Posterior) -> Any:
+        """The problem, or a `CapabilityError`."""
+
+
+def fits(algorithm: Prepares, post: Posterior) -> bool:
+    """Whether a solver or a sampler takes the posterior; nothing is computed."""
     try:
-        eqx.filter_eval_shape(solver.prepare, post)
+        eqx.filter_eval_shape(algorithm.prepare, post)
     except CapabilityError:
         return False
     return True

@@ -149,7 +149,7 @@ def iterate(
     """
     begun = time.monotonic()
     problem, state = _start(solver, post, x0)
-    keep = None if checkpoint is None else _Checkpoint(Path(checkpoint), post, solver.name)
+    keep = None if checkpoint is None else Checkpoint(Path(checkpoint), post, solver.name)
     if keep is not None:
         state = keep.load(state)
     watched = progress is not None or stop is not None
@@ -200,25 +200,30 @@ def _line(solver, problem, post, state, max_steps, seconds) -> Progress:
     )
 
 
-class _Checkpoint:
+def _is_array(leaf) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
+
+
+class Checkpoint:
     """The state of a run in a file: one line of JSON that names the problem, then the arrays."""
 
     def __init__(self, path: Path, post: Posterior, solver: str):
         self.path = path
         self.problem, self.solver = _fingerprint(post), solver
 
-    def save(self, state: State) -> None:
+    def save(self, state: Any) -> None:
         temporary = self.path.with_name(self.path.name + ".part")
         with open(temporary, "wb") as file:
             about = {"invprob checkpoint": 1, "problem": self.problem, "solver": self.solver}
             file.write((json.dumps(about) + "\n").encode())
-            eqx.tree_serialise_leaves(file, eqx.filter(state, eqx.is_array))
+            eqx.tree_serialise_leaves(file, eqx.filter(state, _is_array))
         os.replace(temporary, self.path)
 
-    def load(self, state: State) -> State:
+    def load(self, state: Any) -> Any:
+        """The state in the file, of the shapes of the one given; that one where there is no file."""
         if not self.path.exists():
             return state
-        arrays, rest = eqx.partition(state, eqx.is_array)
+        arrays, rest = eqx.partition(state, _is_array)
         try:
             with open(self.path, "rb") as file:
                 about = json.loads(file.readline())

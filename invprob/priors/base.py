@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance
-from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure
+from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure, precision_of
 
 if TYPE_CHECKING:
     from invprob.priors.gaussian import Gaussian
@@ -53,13 +54,20 @@ class AbstractPrior(eqx.Module):
         """Where a local search begins, from the posterior mean and covariance under `matched`."""
         return solution
 
-    def constrain(self, c: PyTree) -> PyTree:
-        """A point of the support for any unbounded c: the coordinates of an unconstrained search."""
+    def constrain(self, c: PyTree, unit: Float[Array, ""] | float = 1.0) -> PyTree:
+        """A point of the support for any unbounded c: the coordinates of an unconstrained search.
+
+        The unit, in that of x, is the distance from a bound within which the map bends.
+        """
         return c
 
-    def unconstrain(self, x: PyTree) -> PyTree:
+    def unconstrain(self, x: PyTree, unit: Float[Array, ""] | float = 1.0) -> PyTree:
         """The inverse of `constrain`."""
         return x
+
+    def log_jacobian(self, c: PyTree, unit: Float[Array, ""] | float = 1.0) -> Float[Array, ""]:
+        """The logarithm of the volume that `constrain` gives a unit volume at c."""
+        return jnp.zeros((), precision_of(c))
 
 
 class HasScore(AbstractPrior):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import inexact
 from invprob.errors import CapabilityError
-from invprob.operators.base import Identity, Structure, precision_of
+from invprob.operators.base import Identity, Structure, precision_of, total
 from invprob.priors.base import AbstractPrior, HasLogProb, HasSeparableProx, HasTerms, capabilities
 
 
@@ -28,13 +28,16 @@ class AbstractBounded(AbstractPrior):
         inside = jnp.asarray([jnp.all(a >= self.floor) for a in jax.tree.leaves(x)])
         return jnp.where(jnp.all(inside), value, -jnp.inf)
 
-    def constrain(self, c):
-        """``floor + log(1 + exp(c))``."""
-        return jax.tree.map(lambda a: self.floor + jax.nn.softplus(a), c)
+    def constrain(self, c, unit=1.0):
+        """``floor + unit log(1 + exp(c / unit))``."""
+        return jax.tree.map(lambda a: self.floor + unit * jax.nn.softplus(a / unit), c)
 
-    def unconstrain(self, x):
-        """``log(exp(x - floor) - 1)``; a number not above the floor becomes zero, where a search can move it."""
-        return jax.tree.map(lambda a: _inverse_softplus(a - self.floor), x)
+    def unconstrain(self, x, unit=1.0):
+        """``unit log(exp((x - floor) / unit) - 1)``; a number not above the floor becomes zero, where it can move."""
+        return jax.tree.map(lambda a: unit * _inverse_softplus((a - self.floor) / unit), x)
+
+    def log_jacobian(self, c, unit=1.0):
+        return total(jax.tree.map(lambda a: jnp.sum(jax.nn.log_sigmoid(a / unit)), c))
 
 
 def _inverse_softplus(x):

@@ -60,10 +60,13 @@ class LogNormal(HasLogProb, HasTransform, HasSample):
     def sample(self, key):
         return jnp.exp(self.field.sample(key))
 
-    def constrain(self, c):
-        """``exp(c)``."""
+    def constrain(self, c, unit=1.0):
+        """``exp(c)``; the logarithm needs no unit."""
         return jnp.exp(c)
 
-    def unconstrain(self, x):
+    def log_jacobian(self, c, unit=1.0):
+        return jnp.sum(c)
+
+    def unconstrain(self, x, unit=1.0):
         """``log x``; a pixel that is not positive becomes the median, where a search can move it."""
         return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), self.field.mean)

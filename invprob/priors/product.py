@@ -81,11 +81,14 @@ class Product(HasLogProb, HasSample):
         assert isinstance(covariance, Blocks)  # as `matched` gives it
         return self._map(lambda part, x, c: part.start(x, c), solution, covariance.parts)
 
-    def constrain(self, c):
-        return self._map(lambda part, value: part.constrain(value), c)
+    def constrain(self, c, unit=1.0):
+        return self._map(lambda part, value: part.constrain(value, unit), c)
 
-    def unconstrain(self, x):
-        return self._map(lambda part, value: part.unconstrain(value), x)
+    def unconstrain(self, x, unit=1.0):
+        return self._map(lambda part, value: part.unconstrain(value, unit), x)
+
+    def log_jacobian(self, c, unit=1.0):
+        return total(self._map(lambda part, value: part.log_jacobian(value, unit), c))
 
     def log_prob(self, x):
         return total(self._map(lambda part, value: part.log_prob(value), x))

@@ -61,13 +61,17 @@ class FromTFP(HasLogProb, HasSample):
     def log_prob(self, x):
         return jnp.sum(self.distribution.log_prob(x))
 
-    def constrain(self, c):
+    def constrain(self, c, unit=1.0):
         bijector = self.distribution.experimental_default_event_space_bijector()
         return c if bijector is None else bijector.forward(c)
 
-    def unconstrain(self, x):
+    def unconstrain(self, x, unit=1.0):
         bijector = self.distribution.experimental_default_event_space_bijector()
         return x if bijector is None else bijector.inverse(x)
+
+    def log_jacobian(self, c, unit=1.0):
+        bijector = self.distribution.experimental_default_event_space_bijector()
+        return jnp.zeros(()) if bijector is None else jnp.sum(bijector.forward_log_det_jacobian(c))
 
     def matched(self):
         try:

@@ -1,4 +1,4 @@
-"""Contract tests for operators, covariances, priors and solvers: for this package and those who extend it.
+"""Contract tests for operators, covariances, priors, solvers and samplers: for this package and those who extend it.
 
 Each function raises an `AssertionError` that says which check failed and by how much. Nothing here needs a
 test runner. The tolerances are those of double precision; in single precision they are loosened to some
@@ -9,6 +9,7 @@ from invprob.testing.base import no_retrace
 from invprob.testing.covariances import check_covariance
 from invprob.testing.operators import check_operator
 from invprob.testing.priors import check_prior
+from invprob.testing.samplers import check_sampler
 from invprob.testing.solvers import (
     check_solver,
     dense_map,
@@ -22,6 +23,7 @@ __all__ = [
     "check_covariance",
     "check_operator",
     "check_prior",
+    "check_sampler",
     "check_solver",
     "dense_map",
     "dense_posterior",

@@ -37,7 +37,8 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
     one or two numbers, by quadrature (give a prior of one or two pixels to have it checked); ``prox`` against
     a minimiser and against steps along each coordinate and along random directions, which decide it for a convex
     objective, sharp or not; the sum of ``as_terms`` against ``log_prob`` and the ``prox`` of each term;
-    ``unconstrain`` against ``constrain``; the moments of ``transform`` and ``sample``; jit and vmap.
+    ``unconstrain`` and ``log_jacobian`` against ``constrain``; the moments of ``transform`` and ``sample``; jit and
+    vmap.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
     require(prior.structure.matches(structure), prior, "structure", f"{prior.structure}, not {structure}")
     tol = tolerance(1e-10, dtype)
     close(prior.constrain(prior.unconstrain(inside)), inside, 10 * tol, prior, "unconstrain inverts constrain")
+    _check_coordinates(prior, white(key, structure, dtype))
     if isinstance(prior, priors.HasScore):
         score = prior.score(x)
         require(Structure(score).matches(structure), prior, "structure of the score")
@@ -91,6 +93,16 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
         _check_moments(prior, jax.vmap(lambda k: ravel_pytree(prior.sample(k))[0])(keys), keys, "sample")
     if isinstance(prior, priors.HasDenoiser):
         require(Structure(prior.denoise(x, jnp.ones(()))).matches(structure), prior, "structure of the denoised")
+
+
+def _check_coordinates(prior, c) -> None:
+    """The volume of `constrain` against its derivatives, bent over another unit as well."""
+    flat, unravel = ravel_pytree(c)
+    for unit in (1.0, 0.3):
+        jacobian = jax.jacfwd(lambda at, unit=unit: ravel_pytree(prior.constrain(unravel(at), unit))[0])(flat)
+        wanted, got = float(jnp.linalg.slogdet(jacobian)[1]), float(prior.log_jacobian(c, unit))
+        allowed = tolerance(1e-9, flat.dtype) * (flat.size + abs(wanted))
+        require(abs(got - wanted) <= allowed, prior, "log_jacobian", f"{got:.9g}, dense {wanted:.9g}")
 
 
 def _check_normalised(prior, x) -> None:

@@ -1,0 +1,22 @@
+"""Samplers: independent exact draws, Gibbs, and the Hamiltonian ones of TensorFlow Probability."""
+
+from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Chains, Draw, Info
+from invprob.infer.samplers.gaussian import Conditioned, Perturbed, exact_draws, exact_sampler
+from invprob.infer.samplers.gibbs import ScaleMixture
+from invprob.infer.samplers.tfp import HMC, NUTS
+
+__all__ = [
+    "HMC",
+    "NUTS",
+    "AbstractIndependent",
+    "AbstractMarkov",
+    "AbstractSampler",
+    "Chains",
+    "Conditioned",
+    "Draw",
+    "Info",
+    "Perturbed",
+    "ScaleMixture",
+    "exact_draws",
+    "exact_sampler",
+]

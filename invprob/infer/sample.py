@@ -1,0 +1,239 @@
+"""Draws of a posterior, and what is known of their quality: `sample`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from invprob.errors import CapabilityError, UsageError
+from invprob.infer.chains import ChainRun, Record, SampleProgress, run_chains
+from invprob.infer.choose import fits
+from invprob.infer.diagnostics import Gate, Quality, assess
+from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler
+from invprob.infer.samplers.gaussian import exact_sampler
+from invprob.infer.samplers.gibbs import ScaleMixture
+from invprob.infer.samplers.tfp import HMC, NUTS
+from invprob.operators.base import Structure
+from invprob.posterior import Posterior
+from invprob.priors.base import HasLogProb, capabilities
+from invprob.result import Samples, Status
+
+SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
+    "exact": lambda post, **settings: exact_sampler(post),
+    "gibbs": lambda post, **settings: ScaleMixture(**settings),
+    "hmc": lambda post, **settings: HMC(**settings),
+    "nuts": lambda post, **settings: NUTS(**settings),
+}
+CHUNK = 16  # independent draws in one compiled call
+LEAST = 4  # draws of a chain that can be judged at all
+
+
+def as_sampler(
+    method: str | AbstractSampler, post: Posterior, num_warmup: int | None = None
+) -> tuple[AbstractSampler, str]:
+    """The sampler for a name or a sampler, and the reason for it.
+
+    Raises
+    ------
+    UsageError
+        For a name that is not known.
+    CapabilityError
+        Where none fits the posterior.
+    """
+    if isinstance(method, AbstractSampler):
+        return method, "chosen by the caller"
+    settings = {} if num_warmup is None else {"num_warmup": num_warmup}
+    if method == "auto":
+        return choose_sampler(post, **settings)
+    if method not in SAMPLERS:
+        raise UsageError(f"no sampler is called {method!r}; there are auto, {', '.join(SAMPLERS)}")
+    return SAMPLERS[method](post, **settings), "chosen by the caller"
+
+
+def choose_sampler(post: Posterior, **settings: Any) -> tuple[AbstractSampler, str]:
+    """The sampler for a posterior, with these settings (``num_warmup``) where it takes them, and the reason in words.
+
+    Raises
+    ------
+    CapabilityError
+        When the prior offers nothing that a sampler here can use.
+    """
+    name = type(post.prior).__name__
+    if post.linear_gaussian() is not None:
+        return exact_sampler(post), "linear operator, Gaussian noise and prior: independent exact draws"
+    if fits(gibbs := ScaleMixture(**settings), post):
+        return gibbs, (
+            f"linear operator, Gaussian noise and a {name} prior of norms: Gibbs sampling of the scales and the image"
+        )
+    if isinstance(post.prior, HasLogProb):
+        return HMC(**settings), (
+            f"{name} prior with a log-density: Hamiltonian Monte Carlo in locally stationary posterior coordinates"
+        )
+    can = ", ".join(capabilities(post.prior)) or "nothing"
+    raise CapabilityError(f"no sampler for a {name} prior: it offers {can}; a sampler needs HasLogProb or HasPrecision")
+
+
+def sample(
+    post: Posterior,
+    key,
+    num_samples: int = 1000,
+    method: str | AbstractSampler = "auto",
+    *,
+    num_chains: int = 4,
+    num_warmup: int | None = None,
+    view: Callable[[PyTree], PyTree] = lambda x: x,
+    gate: Gate | None = None,
+    progress: Callable[[SampleProgress], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> Samples:
+    """Draws of the posterior, with a status that does not call a bad chain good.
+
+    Parameters
+    ----------
+    post
+        Posterior.
+    key
+        Random key.
+    num_samples
+        Draws of all chains together, warm-up not counted.
+    method
+        ``"auto"`` chooses by structure: for a linear operator and Gaussian noise independent exact draws where the
+        prior is Gaussian and Gibbs sampling where it is of norms (total variation, starlet, Laplace); Hamiltonian Monte
+        Carlo else. ``"exact"``, ``"gibbs"``, ``"hmc"``, ``"nuts"``, or a sampler.
+    num_chains
+        Chains, from over-dispersed starts; four let R-hat see what one cannot. Independent draws have no chains.
+    num_warmup
+        Steps of warm-up of each chain; default: the sampler's own.
+    view
+        From the latent to what is kept of a draw; default: all of it. Mean and standard deviation are of the view.
+    gate
+        What the chains have to satisfy for the status `Status.CONVERGED`.
+    progress
+        Called with a `SampleProgress` now and then.
+    checkpoint
+        File that keeps the state of chains at Ctrl-C and every minute; the same call then goes on, with the numbers of
+        a run that was not interrupted.
+
+    Returns
+    -------
+    Samples
+        ``x`` is the posterior mean of the view (exact for exact draws), ``latent_std`` its standard deviation and
+        ``latents`` the draws with the leading axes ``(chain, draw)``; of a view that is one image they are ``image``,
+        ``std`` and ``draws`` as well. ``quality`` says how well the chains mix, ``failures`` what the gate found: any
+        failure makes the status `Status.NOT_MIXED`.
+
+    Raises
+    ------
+    UsageError
+        For a method that is not known, or too few draws to be judged.
+    CapabilityError
+        When the operator, the noise or the prior cannot do what the sampler needs (a `TypeError`).
+
+    References
+    ----------
+    Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, Bayesian Analysis 16, 667 (the gate).
+    """
+    sampler, reason = as_sampler(method, post, num_warmup)
+    if num_samples < 1 or num_chains < 1:
+        raise UsageError(f"num_samples and num_chains are at least 1, not {num_samples} and {num_chains}")
+    if isinstance(sampler, AbstractIndependent):
+        return _independent(post, sampler, reason, key, num_samples, view)
+    assert isinstance(sampler, AbstractMarkov)
+    num_draws = -(-num_samples // num_chains)
+    if num_draws < LEAST:
+        raise UsageError(
+            f"{num_samples} draws of {num_chains} chains are {num_draws} of each: fewer than {LEAST} cannot be judged; "
+            "raise num_samples"
+        )
+    run = run_chains(post, sampler, key, num_chains, num_draws, view, progress=progress, checkpoint=checkpoint)
+    return _judged(post, sampler, reason, run, Gate() if gate is None else gate)
+
+
+@eqx.filter_jit
+def _mean(sampler: AbstractIndependent, post: Posterior):
+    problem = sampler.prepare(post)
+    return problem, sampler.mean(problem)
+
+
+@eqx.filter_jit
+def _draws(sampler: AbstractIndependent, problem: Any, mean: PyTree, keys, view):
+    def one(key):
+        d = sampler.draw(problem, key)
+        return view(jax.tree.map(jnp.add, mean, d.value)), d.code
+
+    return jax.lax.map(one, keys)
+
+
+def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, view) -> Samples:
+    problem, mean = _mean(sampler, post)
+    good, parts = bool(mean.code == 1), []
+    for first in range(0, num_samples, CHUNK):
+        numbers = jnp.arange(first, min(first + CHUNK, num_samples))
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
+        values, codes = _draws(sampler, problem, mean.value, keys, view)
+        parts.append(jax.tree.map(np.asarray, values))
+        good &= bool(jnp.all(codes == 1))
+    latents = jax.tree.map(lambda *a: np.concatenate(a)[None], *parts)
+    std = jax.tree.map(lambda a: np.asarray(a[0], float).std(0, ddof=1 if num_samples > 1 else 0), latents)
+    centre = jax.tree.map(np.asarray, view(mean.value))
+    return _samples(
+        post, centre, std, latents, sampler, status=Status.CONVERGED if good else Status.MAX_STEPS, reason=reason,
+        steps=num_samples, chi2=float(post.likelihood.chi2(mean.value)),
+    )  # fmt: skip
+
+
+def _judged(post: Posterior, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: Gate) -> Samples:
+    record, done = run.record, run.done
+    latents = jax.tree.map(lambda a: np.swapaxes(a[: done // run.every], 0, 1), record.kept)
+    variance = jax.tree.map(lambda s: s / max(done * record.accept.shape[1] - 1, 1), record.square)
+    std = jax.tree.map(np.sqrt, variance)
+    quality, failures = None, ("too few draws to be judged",)
+    finite = run.interrupted or (done > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(record.mean)))
+    if done >= LEAST and finite:
+        quality = _quality(record, done)
+        failures = gate.judge(quality)
+    status = Status.CONVERGED if not failures else Status.NOT_MIXED
+    if not finite:
+        status = Status.NOT_FINITE
+    if run.interrupted:
+        status = Status.INTERRUPTED
+    dtype = post.likelihood.data.dtype  # type: ignore[attr-defined]
+    mean = jax.tree.map(lambda m: np.asarray(m, dtype), record.mean)
+    at_mean = post.likelihood.chi2(mean) if post.structure.matches(Structure(mean)) else jnp.nan
+    return _samples(
+        post, mean, std, latents, sampler, status=status, reason=reason, steps=done * record.accept.shape[1],
+        chi2=float(at_mean), quality=quality, failures=failures, gradients=run.gradients,
+    )  # fmt: skip
+
+
+def _quality(record: Record, done: int) -> Quality:
+    def by_chain(a):
+        return np.swapaxes(a[:done], 0, 1)
+
+    hamiltonian = bool(np.isfinite(record.energy[:done]).all())
+    return assess(
+        {name: by_chain(values) for name, values in record.tracked.items()},
+        energies=by_chain(record.energy) if hamiltonian else None,
+        divergent=by_chain(record.divergent),
+        acceptance=by_chain(record.accept),
+    )
+
+
+def _samples(post: Posterior, mean: PyTree, std: PyTree, latents: PyTree, sampler: AbstractSampler, **more: Any):
+    """The result; of a view that is one image, with that image and its draws."""
+    single = isinstance(mean, np.ndarray) and mean.ndim == 2
+    return Samples(
+        x=mean, solver=sampler.name, num_data=int(post.likelihood.num_data), latents=latents, latent_std=std,
+        image=mean if single else None, std=std if single else None,
+        draws=latents.reshape(-1, *mean.shape) if single else None, bias=sampler.bias, **more,
+    )  # fmt: skip
+
+
+__all__ = ["SAMPLERS", "as_sampler", "sample"]

@@ -1,0 +1,32 @@
+"""Every sampler keeps the contract of samplers, and the contract notices what it is there for."""
+
+import equinox as eqx
+import jax
+import pytest
+
+from invprob.infer.sample import sample
+from invprob.infer.samplers import HMC, Perturbed, ScaleMixture
+from invprob.testing import check_sampler, small_problem
+from invprob.testing.samplers import off_by
+
+from ..cases import SAMPLERS
+from .problems import masked_problem, psf
+
+PROBLEMS = {"conditioned": lambda: masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11))}
+LENGTH = {"nuts": 1500}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_contract(name):
+    post = PROBLEMS[name]() if name in PROBLEMS else None
+    check_sampler(SAMPLERS[name][1](), post, num_samples=LENGTH.get(name, 3000))
+
+
+@pytest.mark.parametrize("sampler", [Perturbed(), ScaleMixture(), HMC()], ids=lambda s: s.name)
+def test_contract_notices_a_wrong_noise_level(sampler):
+    """Draws of a posterior whose noise variance is wrong by 1.3 are told from those of the right one."""
+    post = small_problem(side=6)
+    louder = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: 1.3 * v)
+    found = off_by(post, sample(louder, jax.random.key(0), 6000, sampler))
+    assert found["energy"] > 10, found
+    assert off_by(louder, sample(louder, jax.random.key(0), 6000, sampler))["energy"] < 5
