@@ -17,6 +17,9 @@ from invprob.errors import InputError, UsageError
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+NUM_EXACT = 64  # draws behind the errors, where the configuration does not say
+
+
 class InputConfig(BaseModel):
     """How the files are read; see `invprob.read_fits`, whose arguments these are."""
 
@@ -54,7 +57,13 @@ class Config(BaseModel):
     slope: float | None = Field(None, gt=0, description="slope of the power spectrum, by hand")
     refine: int = Field(1, ge=1, le=16, description="latent pixels on a side of a data pixel")
     method: Literal["map", "sample"] = Field("map", description="best image with errors, or draws")
-    num_samples: int = Field(64, ge=0, le=100_000, description="exact draws; 0: no errors")
+    num_samples: int | None = Field(
+        None, ge=0, le=100_000, description="draws; 0: no errors; default: 64 exact ones, 2000 of chains"
+    )
+    sampler: str = Field("auto", description="'auto', or the name of a sampler, for method 'sample'")
+    chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
+    num_warmup: int | None = Field(None, ge=1, description="steps of warm-up of a chain; default: the sampler's own")
+    intervals: tuple[float, ...] = Field((), description="central intervals to write, per cent, from the draws")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
     sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
     solver: str = Field("auto", description="'auto', or the name of a solver")
@@ -71,6 +80,24 @@ class Config(BaseModel):
         if isinstance(value, float) and not value > 0:
             raise ValueError("should be 'auto', 'fission' or a number above zero")
         return value
+
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _per_cent(cls, value):
+        values = tuple(float(v) for v in value) if isinstance(value, list | tuple) else value
+        if isinstance(values, tuple) and not all(0 < v < 100 for v in values):
+            raise ValueError("should be percentages between 0 and 100")
+        return values
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the posterior is Gaussian and its draws are independent ones."""
+        return self.prior == "gaussian" and not self.positive and self.sampler in ("auto", "exact")
+
+    @property
+    def num_exact(self) -> int:
+        """Independent draws behind the errors."""
+        return NUM_EXACT if self.num_samples is None else self.num_samples
 
     @classmethod
     def make(cls, **fields: Any) -> Config:

@@ -38,6 +38,9 @@ def refused(code: int, *arguments: str, command: str = "deconvolve") -> str:
     return lines[0]
 
 
+SAMPLE = ("--method", "sample", "--num-samples", "8")
+
+
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
@@ -54,7 +57,16 @@ def refused(code: int, *arguments: str, command: str = "deconvolve") -> str:
         (["--method", "sample", "--num-samples", "0"], "num_samples of at least 1"),
         (["--prior", "nope"], "no prior is called 'nope'; there are gaussian, lognormal, "),
         (["--strength", "fission"], "strength 'fission' is for priors of one strength"),
-        (["--prior", "starlet", "--method", "sample"], "method 'sample' does not go with this prior"),
+        (
+            [*SAMPLE, "--prior", "starlet", "--sampler", "exact"],
+            "sampler 'exact' does not fit: exact draws",
+        ),
+        ([*SAMPLE, "--prior", "starlet", "--positive", "--sampler", "gibbs"], "not LowerBound: use hmc"),
+        (["--method", "sample", "--sampler", "nope"], "no sampler is called 'nope'; there are auto, exact, gibbs, hmc"),
+        (["--method", "sample", "--intervals", "68,x"], "--intervals takes percentages such as 68,95, not '68,x'"),
+        (["--method", "sample", "--intervals", "168"], "percentages between 0 and 100"),
+        (["--intervals", "68"], "intervals come from draws: give --method sample"),
+        (["--chains", "0"], "chains = 0"),
         (["--prior", "lognormal", "--positive"], "--positive does not go with this prior"),
         (["--prior", "starlet", "--solver", "cg"], "solver 'cg' does not fit: conjugate gradients need"),
         (["--floor", "-1"], "floor = -1.0"),

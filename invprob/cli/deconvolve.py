@@ -52,10 +52,29 @@ def deconvolve(
     ] = None,
     refine: Annotated[int | None, typer.Option(help="Latent pixels on a side of a data pixel. Default: 1.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="map: best image and errors (default); sample: the draws as well.")
+        str | None,
+        typer.Option(
+            help="map: best image, with errors for the gaussian prior (default); sample: draws, their mean and errors "
+            "for every prior, by chains where they cannot be independent."
+        ),
     ] = None,
     num_samples: Annotated[
-        int | None, typer.Option(help="Exact draws behind the errors; 0: no errors. Default: 64.")
+        int | None,
+        typer.Option(help="Draws; 0: no errors. Default: 64 exact ones, or 2000 of chains."),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (default); gaussian prior: exact; starlet, tv, wavelet, laplace: gibbs; --positive, lognormal: "
+            "hmc, nuts."
+        ),
+    ] = None,
+    chains: Annotated[int | None, typer.Option(help="Chains, from scattered starts. Default: 4.")] = None,
+    num_warmup: Annotated[
+        int | None, typer.Option(help="Steps of warm-up of each chain. Default: the sampler's own.")
+    ] = None,
+    intervals: Annotated[
+        str | None, typer.Option(help="Central intervals to write for each pixel, per cent: 68,95. From the draws.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws. Default: 0.")] = None,
     variance: Annotated[
@@ -114,8 +133,9 @@ def deconvolve(
         dict(
             prior=prior, positive=positive, floor=floor,
             strength=_number_or_word("--strength", "auto", "fission")(strength), refine=refine, method=method,
-            num_samples=num_samples, seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver,
-            rtol=rtol, max_steps=max_steps, dtype=dtype,
+            num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
+            intervals=_percentages(intervals), seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky),
+            solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
         ),
         dict(
             image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalise_psf=normalise_psf,
@@ -137,6 +157,15 @@ def deconvolve(
     if not result.status.ok:
         say(f"invprob: {target} is written, but: {result.status.value}")
         raise typer.Exit(ExitCode.NOT_CONVERGED)
+
+
+def _percentages(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--intervals takes percentages such as 68,95, not {text!r}") from None
 
 
 def _number_or_word(name: str, *words: str) -> Callable[[str | None], Any]:
@@ -192,6 +221,11 @@ def _in_words(result: Estimate, out: Path) -> str:
         lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
     if "FLOOR" in cards:
         lines.append(f"  no pixel below {cards['FLOOR']:.4g}; --floor 0 for strictly positive")
+    if "RHAT" in cards:
+        lines.append(
+            f"  {cards['NSAMPLES']} draws of {cards['NCHAINS']} chains: largest R-hat {cards['RHAT']:.3f}, smallest "
+            f"effective sample size {min(cards['ESSBULK'], cards['ESSTAIL']):.0f}"
+        )
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
     if "SKY" in cards:
         flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")

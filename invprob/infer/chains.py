@@ -94,13 +94,15 @@ class Record:
         jax.tree.map(put, self.kept, view)
 
         def moments(mean, square, values):
-            # Chan, Golub & LeVeque 1983, The American Statistician 37, 242
-            flat = np.asarray(values, float).reshape(-1, *mean.shape)
-            n, m = first * values.shape[1], len(flat)
-            batch = flat.mean(0)
-            away = batch - mean
-            square += ((flat - batch) ** 2).sum(0) + away**2 * (n * m / (n + m))
-            mean += away * (m / (n + m))
+            # Chan, Golub & LeVeque 1983, The American Statistician 37, 242; step by step, since how many steps a chunk
+            # has is a matter of time, and rounding is not to depend on that
+            for i, draws in enumerate(np.asarray(values, float)):
+                m = len(draws)
+                n = (first + i) * m
+                batch = draws.mean(0)
+                away = batch - mean
+                square += ((draws - batch) ** 2).sum(0) + away**2 * (n * m / (n + m))
+                mean += away * (m / (n + m))
 
         jax.tree.map(moments, self.mean, self.square, view)
 

@@ -84,6 +84,7 @@ def write_fits(
     | RESID | (data - model) / sigma, NaN where no datum is valid |
     | PSF | the kernel used, at the latent pixel |
     | DRAWS | draws of the posterior (draw, y, x), float32 |
+    | LOW68, HIGH68, ... | ends of central intervals of each pixel, per cent |
     | DIFFUSE, POINTS | the images that add up to SCI, of a prior of several |
 
     Parts that the result does not have are left out. The same result gives the same bytes (no date).
@@ -254,6 +255,8 @@ def _extensions(
         out.append(hdu("PSF", result.kernel, None, None, *pixel, ("PIXSUM", total, "sum of the kernel")))
     if isinstance(result, Samples) and result.draws is not None:
         out.append(hdu("DRAWS", result.draws, latent, "float32", *bunit))
+    if isinstance(result, Samples):
+        out += [hdu(name, end, latent, "float32", *bunit) for name, end in result.intervals.items()]
     out += [hdu(name.upper(), part, latent, None, *bunit) for name, part in result.parts.items()]
     return out
 

@@ -24,6 +24,7 @@ from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.observation import Observation
 from invprob.operators import Crop
 from invprob.operators.base import total
+from invprob.pipeline.draws import chains, check_sampler, check_sampler_name, on_the_footprint, quality_cards
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength, nominal
@@ -116,7 +117,10 @@ def deconvolve(
     check(config)
     with jax.enable_x64(config.dtype == "float64"):
         model = build_model(observation, config)
-        check_solver(model, config)
+        if by_chains(config):
+            check_sampler(model, config)
+        else:
+            check_solver(model, config)
         strength = choose_strength(model, config, listener)
         return _infer(observation, config, model, strength, listener, checkpoint)
 
@@ -136,10 +140,11 @@ def check(config: Config) -> None:
         raise UsageError(
             "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
         )
-    if config.method == "sample" and not has_errors(config):
-        raise UsageError(f"method 'sample' does not go with this prior: {_no_errors(config)}")
-    if config.method == "sample" and config.num_samples < 1:
+    check_sampler_name(config.sampler)
+    if config.method == "sample" and config.num_samples == 0:
         raise UsageError("method 'sample' needs num_samples of at least 1")
+    if config.method != "sample" and config.intervals:
+        raise UsageError("intervals come from draws: give --method sample")
     if config.solver not in ("auto", *NAMES):
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
     if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
@@ -147,12 +152,13 @@ def check(config: Config) -> None:
 
 
 def has_errors(config: Config) -> bool:
-    """Whether the posterior is Gaussian, so that its draws are exact."""
-    return config.prior == "gaussian" and not config.positive
+    """Whether the errors come with the best image: the posterior is Gaussian and its draws are exact."""
+    return config.is_exact
 
 
-def _no_errors(config: Config) -> str:
-    return "errors are exact for the gaussian prior without --positive only, so far"
+def by_chains(config: Config) -> bool:
+    """Whether the result is the mean of draws of chains."""
+    return config.method == "sample" and not config.is_exact
 
 
 def check_solver(model: Model, config: Config) -> None:
@@ -193,6 +199,8 @@ def random_key(observation: Observation, config: Config):
 
 def _infer(observation, config, model, strength, listener, checkpoint) -> Estimate | Samples:
     post = strength.post
+    if by_chains(config):
+        return _sampled(observation, config, model, strength, listener, checkpoint)
     listener.note(f"solving for {int(np.prod(model.frame.shape))} latent pixels")
     solver, reason = pick_solver(post, config)
     best = find_map(
@@ -205,13 +213,13 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     best = replace(best, reason=reason, cards={**best.cards, **strength.cards})
     cut, has_parts = model.cut, model.others is not None
     seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
-    if config.num_samples == 0 or not has_errors(config) or best.status is Status.INTERRUPTED:
+    if config.num_exact == 0 or not has_errors(config) or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
-    listener.note(f"drawing {config.num_samples} exact samples for the errors")
+    listener.note(f"drawing {config.num_exact} exact samples for the errors")
     parts, good = exact_draws(
         post,
         random_key(observation, config),
-        config.num_samples,
+        config.num_exact,
         Kept(post, cut, has_parts, config.method == "sample"),
         sampler=Perturbed(max_steps=config.max_steps),
         progress=listener.draw,
@@ -220,15 +228,46 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     flux_variance, found = _flux_variance(post, cut, has_parts, config.max_steps)
     good &= bool(found == 1)
     drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-    drawn["square"] = drawn["square"].sum(0) / config.num_samples
+    drawn["square"] = drawn["square"].sum(0) / config.num_exact
     drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
     return assemble(best, seen, drawn, observation, model, config)
 
 
+def _sampled(observation, config, model, strength, listener, checkpoint) -> Samples:
+    """The posterior mean and the draws of chains."""
+    found = chains(model, strength.post, config, random_key(observation, config), listener, checkpoint)
+    if found.status is Status.INTERRUPTED:
+        return found
+    has_parts = model.others is not None
+    mean = jax.tree.map(jnp.asarray, found.x)
+    seen = jax.tree.map(np.asarray, _views(strength.post, model.cut, mean, has_parts))
+    best = replace(
+        found, cards={**strength.cards, **quality_cards(found, config)}, chi2=float(seen["chi2"]), latents=None
+    )
+    best = assemble(best, seen, None, observation, model, config)
+    assert isinstance(best, Samples)
+    draws, std = on_the_footprint(model, found)
+    cards = dict(best.cards)
+    flux = np.asarray(draws, float).sum((1, 2))
+    cards["FLUXERR"] = (float(flux.std(ddof=1)), "standard deviation of FLUX, from the draws")
+    if has_parts:
+        cards["SKYERR"] = (float(found.latent_std["sky"]), "standard deviation of SKY, from the draws")
+    return replace(best, std=std, draws=draws, no_std="", cards=cards, intervals=intervals_of(draws, config))
+
+
+def intervals_of(draws: np.ndarray, config: Config) -> dict[str, np.ndarray]:
+    """Ends of the central intervals of each pixel, by the name of their extension."""
+    out = {}
+    for percent in config.intervals:
+        low, high = np.percentile(draws, [50 - percent / 2, 50 + percent / 2], axis=0)
+        out |= {f"LOW{percent:g}": low, f"HIGH{percent:g}": high}
+    return out
+
+
 def _why_no_std(config: Config) -> str:
-    return "draw samples: --num-samples 64" if has_errors(config) else _no_errors(config)
+    return "draw samples: --num-samples 64" if has_errors(config) else "draw samples: --method sample"
 
 
 def assemble(
@@ -261,7 +300,7 @@ def assemble(
         return best
     trace = float(drawn["fit"].mean())
     cards["FLUXERR"] = (float(np.sqrt(drawn["flux_variance"])), "standard deviation of FLUX, exact")
-    cards["NDRAWS"] = (config.num_samples, "exact draws behind the errors")
+    cards["NDRAWS"] = (config.num_exact, "exact draws behind the errors")
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
         cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
@@ -269,4 +308,5 @@ def assemble(
     best = replace(best, std=std, effective_dof=best.num_data - trace, cards=cards)
     if config.method == "map":
         return best
-    return Samples(**{**vars(best), "draws": seen["image"] + drawn["image"]})
+    draws = seen["image"] + drawn["image"]
+    return Samples(**{**vars(best), "draws": draws, "intervals": intervals_of(draws, config)})

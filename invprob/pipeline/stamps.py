@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invprob.config import Config
-from invprob.errors import InputError
+from invprob.errors import InputError, UsageError
 from invprob.infer.find_map import solve
 from invprob.infer.loop import STATUS
 from invprob.infer.samplers.gaussian import Perturbed
@@ -23,6 +23,7 @@ from invprob.pipeline.prior import choose_strength
 from invprob.pipeline.stage import (
     Kept,
     assemble,
+    by_chains,
     check,
     check_solver,
     flux_variance,
@@ -65,6 +66,11 @@ def deconvolve_many(
     """
     config = Config.make() if config is None else config
     check(config)
+    if by_chains(config):
+        raise UsageError(
+            f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
+            f"prior without --positive (not prior {config.prior!r}, sampler {config.sampler!r})"
+        )
     if not observations:
         return []
     with jax.enable_x64(config.dtype == "float64"):
@@ -76,7 +82,7 @@ def deconvolve_many(
             listener.note(f"stamp {i + 1} of {len(models)}: strength found")
         posts = [strength.post for strength in strengths]
         keys = jnp.stack([random_key(o, config) for o in observations])
-        num_samples = config.num_samples if has_errors(config) else 0
+        num_samples = config.num_exact if has_errors(config) else 0
         kept = [Kept(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts]
         solver, reason = pick_solver(posts[0], config)
         solved = _batch(_stacked(kept), keys, solver, num_samples, config.max_steps)

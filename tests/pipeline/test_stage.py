@@ -216,7 +216,7 @@ def test_the_listener():
         ({"prior": "nope"}, "no prior is called 'nope'"),
         ({"solver": "nope"}, "no solver is called 'nope'"),
         ({"solver": "wiener"}, "solver 'wiener' does not fit"),
-        ({"method": "sample"}, "num_samples of at least 1"),
+        ({"method": "sample", "num_samples": 0}, "num_samples of at least 1"),
         ({"slope": None}, "go together"),
     ],
 )

@@ -1,0 +1,95 @@
+"""Draws of one deconvolution whose posterior is not Gaussian: chains, judged, as `Samples` on the footprint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from invprob.config import Config
+from invprob.errors import CapabilityError, UsageError
+from invprob.infer.diagnostics import Quality
+from invprob.infer.sample import SAMPLERS, as_sampler, sample
+from invprob.infer.samplers import AbstractMarkov
+from invprob.operators.base import total
+from invprob.pipeline.listener import Listener
+from invprob.pipeline.model import Model
+from invprob.pipeline.prior import Cards, nominal
+from invprob.posterior import Posterior
+from invprob.result import Samples
+
+SHOWN = 3  # reasons that are said; the header has all
+NUM_CHAIN_DRAWS = 2000  # of all chains, where the configuration does not say
+
+
+def check_sampler(model: Model, config: Config) -> None:
+    """Refuse a sampler that cannot sample under this prior, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With what the sampler needs.
+    """
+    post = nominal(model, config)
+    try:
+        sampler, _ = as_sampler(config.sampler, post, config.num_warmup)
+        eqx.filter_eval_shape(sampler.prepare, post)
+    except CapabilityError as error:
+        raise UsageError(f"method 'sample' with sampler {config.sampler!r} does not fit: {error}") from error
+
+
+def check_sampler_name(name: str) -> None:
+    """Refuse a name that is not known."""
+    if name not in ("auto", *SAMPLERS):
+        raise UsageError(f"no sampler is called {name!r}; there are auto, {', '.join(SAMPLERS)}")
+
+
+def chains(model: Model, post: Posterior, config: Config, key, listener: Listener, checkpoint: Any) -> Samples:
+    """The draws of the whole latent, with their quality."""
+    sampler, reason = as_sampler(config.sampler, post, config.num_warmup)
+    number = NUM_CHAIN_DRAWS if config.num_samples is None else config.num_samples
+    warmup = f", after {sampler.num_warmup} steps of warm-up each" if isinstance(sampler, AbstractMarkov) else ""
+    listener.note(f"sampling: {number} draws of {config.chains} chains{warmup} ({reason})")
+    found = sample(
+        post, key, number, sampler, num_chains=config.chains, num_warmup=config.num_warmup, progress=listener.step,
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    for line in found.failures[:SHOWN]:
+        listener.note(f"not mixed: {line}")
+    if len(found.failures) > SHOWN:
+        listener.note(f"not mixed: and {len(found.failures) - SHOWN} more, in the header (GATE)")
+    return replace(found, reason=reason)
+
+
+def on_the_footprint(model: Model, found: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """The image of each draw on the footprint, ``(draw, y, x)``, and the standard deviation of its pixels."""
+    latents = found.latents["image"] if model.others is not None else found.latents
+    images = total(latents) if isinstance(latents, dict) else latents
+    images = np.asarray(images).reshape(-1, *images.shape[2:])
+    rows, columns = model.frame.footprint
+    cut = images[:, rows, columns]
+    return cut, np.asarray(cut, float).std(0, ddof=1)
+
+
+def quality_cards(found: Samples, config: Config) -> Cards:
+    """What the header says of the chains."""
+    cards: Cards = {
+        "SAMPLER": (found.solver, "how the draws were made"),
+        "NCHAINS": (config.chains, "chains"),
+        "NSAMPLES": (found.steps, "draws of all chains"),
+    }
+    if found.bias:
+        cards["BIAS"] = (found.bias, "of the sampler")
+    quality = found.quality
+    if isinstance(quality, Quality):
+        cards["RHAT"] = (quality.worst_rhat, "largest rank-normalised R-hat")
+        cards["ESSBULK"] = (quality.min_bulk_ess, "smallest bulk effective sample size")
+        cards["ESSTAIL"] = (quality.min_tail_ess, "smallest tail effective sample size")
+        if quality.e_bfmi is not None:
+            cards["EBFMI"] = (float(np.min(quality.e_bfmi)), "smallest E-BFMI of a chain")
+        if quality.transitions:
+            cards["NDIVERG"] = (quality.divergent, "divergent transitions")
+    cards["GATE"] = ("; ".join(found.failures) if found.failures else "passed", "")
+    return cards

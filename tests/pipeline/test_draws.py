@@ -1,0 +1,96 @@
+"""`deconvolve` by chains: draws, errors and intervals of every prior, with what the header says of them."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from invprob.config import Config
+from invprob.errors import UsageError
+from invprob.observation import Observation
+from invprob.pipeline.run import replay, run
+from invprob.pipeline.stage import deconvolve
+from invprob.pipeline.stamps import deconvolve_many
+from invprob.psf import PSF
+from invprob.result import Samples, Status
+
+from ..small import psf_image, write_image
+
+SHAPE = (10, 11)
+SIGMA = 0.5
+
+
+def observation(seed=0, level=0.0):
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(SHAPE)
+    data = 30 * np.exp(-0.5 * ((y - 5) ** 2 + (x - 4) ** 2) / 2.0) + level
+    return Observation.from_arrays(
+        data + SIGMA * rng.standard_normal(SHAPE), np.full(SHAPE, SIGMA**2), psf=PSF(psf_image(fwhm=2.0, size=5))
+    )
+
+
+def settings(**fields):
+    return Config.make(**{"prior": "tv", "method": "sample", "num_samples": 1200, "dtype": "float32", **fields})
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return deconvolve(observation(), settings(intervals=[68, 95]))
+
+
+def test_mean_errors_and_intervals_come_from_the_draws(drawn):
+    assert isinstance(drawn, Samples) and drawn.solver == "gibbs"
+    assert drawn.draws.shape == (1200, *SHAPE)
+    np.testing.assert_allclose(drawn.image, drawn.draws.mean(0), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(drawn.std, drawn.draws.std(0, ddof=1), rtol=1e-5)
+    cards = {key: value for key, (value, _) in drawn.cards.items()}
+    assert cards["FLUXERR"] == pytest.approx(drawn.draws.sum((1, 2)).std(ddof=1), rel=1e-3)
+    assert cards["FLUX"] == pytest.approx(drawn.image.sum(), rel=1e-5)
+    assert set(drawn.intervals) == {"LOW68", "HIGH68", "LOW95", "HIGH95"}
+    inside = (drawn.draws > drawn.intervals["LOW68"]) & (drawn.draws < drawn.intervals["HIGH68"])
+    assert inside.mean() == pytest.approx(0.68, abs=0.002)
+    assert np.all(drawn.intervals["LOW95"] < drawn.intervals["LOW68"])
+
+
+def test_the_cards_say_how_well_the_chains_mix(drawn):
+    cards = {key: value for key, (value, _) in drawn.cards.items()}
+    assert (cards["SAMPLER"], cards["NCHAINS"], cards["NSAMPLES"]) == ("gibbs", 4, 1200)
+    assert 1 < cards["RHAT"] < 1.1 and cards["ESSBULK"] > 100 and "EBFMI" not in cards
+    assert (cards["GATE"] == "passed") == (drawn.status is Status.CONVERGED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sampler"),
+    [
+        ({"positive": True}, "hmc"),
+        ({"prior": "starlet", "sky": "fit"}, "gibbs"),
+        ({"prior": "gaussian", "sampler": "hmc"}, "hmc"),
+    ],
+)
+def test_other_priors(fields, sampler):
+    found = deconvolve(observation(level=3.0 if "sky" in fields else 0.0), settings(num_samples=80, **fields))
+    cards = {key: value for key, (value, _) in found.cards.items()}
+    assert found.solver == sampler and found.std.shape == SHAPE and np.all(found.std > 0)
+    assert 0.4 < found.chi2 / found.num_data < 1.5
+    if "sky" in fields:
+        assert cards["SKY"] == pytest.approx(3.0, abs=5 * cards["SKYERR"] + 0.5)
+    if fields.get("positive"):
+        assert found.draws.min() >= cards["FLOOR"] - 1e-4
+
+
+def test_too_few_draws_are_written_with_their_verdict(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "image.fits")
+    config = settings(num_samples=40, chains=2, intervals=[68], input={"image": "image.fits"})
+    result, _ = run(config, "out.fits")
+    assert result.status is Status.NOT_MIXED
+    with fits.open("out.fits", checksum=True) as hdus:
+        names = [hdu.name for hdu in hdus]
+        assert {"SCI", "ERR", "DRAWS", "LOW68", "HIGH68"} <= set(names) and "NOERR" not in hdus[0].header
+        assert hdus[0].header["STATUS"] == "NOT_MIXED" and "ESS" in hdus[0].header["GATE"]
+        assert hdus["DRAWS"].data.shape[0] == 40
+    assert replay("out.fits").identical
+
+
+def test_stamps_are_not_sampled_by_chains():
+    with pytest.raises(UsageError, match="chains are run for one image at a time"):
+        deconvolve_many([observation()], settings())
