@@ -109,6 +109,8 @@ class Samples(Estimate):
     ----------
     draws
         The latent image of each draw on the footprint, shape ``(draw, y, x)``; None where the latent is not one image.
+    intervals
+        Ends of central intervals of each pixel, ``"LOW68"`` and ``"HIGH68"`` for 68 %.
     latents
         Pytree of draws as the sampler gives them, with the leading axes ``(chain, draw)``.
     latent_std
@@ -124,6 +126,7 @@ class Samples(Estimate):
     """
 
     draws: Float[np.ndarray, "draw y x"] | None = None
+    intervals: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     latents: PyTree = None
     latent_std: PyTree = None
     quality: Quality | None = None
