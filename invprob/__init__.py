@@ -21,6 +21,7 @@ _WHERE = {
     "field_hierarchy": "infer.strength",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
     "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
+    "fit_variational": "infer.variational", "laplace": "infer.laplace", "compare": "infer.compare",
     # results and the one door
     "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",
     "deconvolve": "pipeline.stage", "deconvolve_many": "pipeline.stamps", "write_fits": "io.write",
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
     from invprob import covariance, infer, likelihoods, operators, priors, testing
     from invprob.config import Config
     from invprob.covariance import Diagonal, Stationary
+    from invprob.infer.compare import compare
     from invprob.infer.diagnostics import Gate, Quality
     from invprob.infer.evidence import log_evidence, maximise_evidence
     from invprob.infer.find_map import find_map, solve, solve_many
+    from invprob.infer.laplace import laplace
     from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws
     from invprob.infer.strength import field_hierarchy
+    from invprob.infer.variational import fit_variational
     from invprob.io.read import read_fits
     from invprob.io.write import write_fits
     from invprob.measure import measure_image, measure_sources
