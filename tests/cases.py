@@ -197,6 +197,7 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     "FromTFP": (priors.FromTFP, lambda: priors.FromTFP(laplace(*SHAPE), SHAPE)),
     "FromTFP, one pixel": (priors.FromTFP, lambda: priors.FromTFP(laplace(), (1,))),
     "FromTFP, mixture": (priors.FromTFP, lambda: priors.FromTFP(mixture(0.1 + float(fresh()) ** 2), (2,))),
+    "Anchored": (priors.Anchored, lambda: priors.Anchored(priors.TotalVariation((5, 4), positive()), positive())),
     "Gaussian": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), stationary())),
     "Gaussian, diagonal": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), diagonal(*SHAPE))),
     "Gaussian, flat": (priors.Gaussian, lambda: priors.flat(fresh(), 3.0)),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from invprob.cli import deconvolve, files, measure, priors
+from invprob.cli import calibrate, deconvolve, files, measure, priors
 from invprob.console import OneLineGroup
 
 EXIT_CODES = """\b
@@ -25,7 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _command in (deconvolve.deconvolve, measure.measure, files.inspect, files.simulate, files.replay):
+_COMMANDS = (
+    deconvolve.deconvolve, measure.measure, calibrate.calibrate, files.inspect, files.simulate, files.replay,
+)  # fmt: skip
+for _command in _COMMANDS:
     app.command(epilog=EXIT_CODES)(_command)
 app.command(name="priors", epilog=EXIT_CODES)(priors.list_priors)
 

@@ -119,6 +119,9 @@ def deconvolve(
         Path | None, typer.Option("-o", "--out", help="Output FITS. Default: IMAGE_deconvolved.fits.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Card of `invprob calibrate`; its hash and verdict go into the header.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: PNG, PDF or SVG.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout.")] = False,
     quiet: Quiet = False,
@@ -149,7 +152,7 @@ def deconvolve(
 
     target = out if out is not None else _default_out(settings.input.image)
     with terminated_as_interrupted():
-        result, _ = run(settings, target, overwrite=overwrite, plot=plot, listener=listener(quiet))
+        result, _ = run(settings, target, overwrite=overwrite, plot=plot, listener=listener(quiet), card=card)
     if json:
         print(json_module.dumps(_summary(result, target, plot), indent=1))
     elif not quiet:

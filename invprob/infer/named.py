@@ -26,7 +26,7 @@ from invprob.priors.base import AbstractPrior
 
 GROUP = "invprob.priors"
 FIELDS = {
-    "gaussian": "Gaussian field with a broken power law; the only one whose errors come with the best image (the default)",
+    "gaussian": "Gaussian field with a broken power law; its errors come with the best image (the default)",
     "lognormal": "exponential of a Gaussian field: positive, with structure on all scales",
 }
 """Priors whose parameters are found by their evidence."""

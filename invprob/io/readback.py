@@ -29,7 +29,8 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``version``, ``config`` (parsed; None where the file has none), ``config_hash``, ``inputs`` (a tuple
         of `InputFile`), ``seed`` and ``device`` (None where not recorded), ``python``, ``versions``
-        (package -> version), ``status``, ``solver``, ``steps`` and ``warnings``.
+        (package -> version), ``calibration`` (the cards of a calibration card), ``status``, ``solver``,
+        ``steps`` and ``warnings``.
 
     Raises
     ------
@@ -61,6 +62,9 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
             "device": header.get("DEVICE"),
             "python": header.get("PYVERS"),
             "versions": {name: header[key] for key, name in VERSION_KEYS.items() if key in header},
+            "calibration": {
+                key: (header[key], header.comments[key]) for key in ("CALHASH", "CALPASS", "CALCASES") if key in header
+            },
             "status": header.get("STATUS"),
             "solver": header.get("SOLVER"),
             "steps": header.get("STEPS"),

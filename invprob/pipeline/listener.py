@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from invprob.infer.loop import Progress
-
 
 @dataclass(frozen=True)
 class Listener:
@@ -18,13 +16,13 @@ class Listener:
     note
         Called with a line of text at each stage.
     step
-        Called with a `Progress` after each chunk of the solver.
+        Called with a `Progress` of the solver, or a `SampleProgress` of chains, about every half second.
     draw
         Called with the draws done and to do.
     """
 
     note: Callable[[str], Any] = lambda text: None
-    step: Callable[[Progress], Any] | None = None
+    step: Callable[[Any], Any] | None = None
     draw: Callable[[int, int], Any] | None = None
 
 

@@ -57,7 +57,7 @@ def read(config: Config) -> Observation:
 
 def run(
     config: Config, out: str | os.PathLike, *, overwrite: bool = False, plot: str | os.PathLike | None = None,
-    listener: Listener = SILENT,
+    listener: Listener = SILENT, card: str | os.PathLike | None = None,
 ) -> tuple[Estimate, Observation]:  # fmt: skip
     """Read, deconvolve and write.
 
@@ -73,6 +73,8 @@ def run(
         Picture to write, None for none.
     listener
         Who is told of the progress.
+    card
+        Calibration card of this prior, whose hash and verdict go into the header.
 
     Raises
     ------
@@ -86,12 +88,13 @@ def run(
     if plot is not None:
         _check_picture(Path(plot), out, overwrite)
     check_writable(out, overwrite)
+    calibrated = {} if card is None else card_cards(card, config)
     observation = read(config)
     check_output(out, observation.inputs, overwrite)
     for warning in observation.warnings:
         listener.note(f"warning: {warning}")
     result = _deconvolve(observation, config, out, listener)
-    _write(result, observation, config, out, overwrite)
+    _write(result, observation, config, out, overwrite, calibrated)
     if plot is not None:
         from invprob.plot import plot_result
 
@@ -116,13 +119,42 @@ def _deconvolve(observation: Observation, config: Config, out: Path, listener: L
     return result
 
 
-def _write(result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool) -> None:
+def card_cards(path: str | os.PathLike, config: Config) -> dict[str, tuple[Any, str]]:
+    """What the header says of a calibration card.
+
+    Raises
+    ------
+    InputError
+        When the file is not there, or no card, or was changed.
+    UsageError
+        When it is the card of another prior.
+    """
+    from invprob.calibration import Calibration
+
+    try:
+        found = Calibration.from_json(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); a card of `invprob calibrate` is needed") from None
+    prior = found.settings.get("prior")
+    if prior != config.prior:
+        raise UsageError(f"{path} is the calibration card of prior {prior!r}, the run has prior {config.prior!r}")
+    return {
+        "CALHASH": (found.sha256, "SHA-256 of the calibration card"),
+        "CALPASS": (found.passed, "whether it passed"),
+        "CALCASES": (found.num_cases, "simulated data sets behind it"),
+    }
+
+
+def _write(
+    result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool, more: dict[str, Any]
+) -> None:
     import jax
 
     device = jax.devices()[0]
     write_fits(
         result, out, observation=observation, config=config.model_dump(mode="json"), seed=config.seed,
         device=f"{device.platform}: {device.device_kind}", overwrite=overwrite,
+        provenance=more,
     )  # fmt: skip
 
 
@@ -184,7 +216,7 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
         result = deconvolve(observation, config, listener=listener)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        _write(result, observation, config, again, overwrite=False)
+        _write(result, observation, config, again, overwrite=False, more=record["calibration"])
         now = read_provenance(again)
         changed = tuple(
             f"{name}: {record['versions'].get(name)} then, {version} now"

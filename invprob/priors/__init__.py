@@ -1,5 +1,6 @@
 """Priors: what is known of the latent image before the data."""
 
+from invprob.priors.anchored import Anchored
 from invprob.priors.base import (
     AbstractPrior,
     HasDenoiser,
@@ -24,6 +25,7 @@ from invprob.priors.tfp import FromTFP
 __all__ = [
     "AbstractPrior",
     "Analysis",
+    "Anchored",
     "Exponential",
     "FromTFP",
     "Gaussian",

@@ -114,7 +114,9 @@ class ScaleMixture(AbstractMarkov):
             raise CapabilityError(f"Gibbs sampling takes a prior of terms, which {type(post.prior).__name__} is not")
         dtype = like.data.dtype
         root = posterior_root(like.operator, like.noise, prior_precisions(post.prior, dtype), dtype)
-        return Mixture(like, tuple(norms), tuple(gaussians), root, solve(post).x)
+        # without data a solver may have nothing to go by, and any start is as good
+        origin = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0), solve(post).x)
+        return Mixture(like, tuple(norms), tuple(gaussians), root, origin)
 
     def init(self, problem: Mixture, key, num_chains: int) -> Chains:
         dtype = problem.like.data.dtype

@@ -156,7 +156,7 @@ class NUTS(AbstractHamiltonian):
     Hoffman & Gelman 2014, JMLR 15, 1593; Betancourt 2017, arXiv:1701.02434.
     """
 
-    num_warmup: int = 200
+    num_warmup: int = 100
     target_accept: float = 0.8
     max_depth: int = 8
     name: ClassVar[str] = "nuts"

@@ -1,0 +1,154 @@
+"""Whether the error bars of a configuration are right: simulated data of the PSF, noise and mask of its image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+from scipy import ndimage
+
+from invprob import priors
+from invprob.calibration import Calibration, Independent, PureDraw, Thinned, calibrate, image_summaries, prior_draws
+from invprob.config import Config
+from invprob.errors import UsageError
+from invprob.infer.sample import as_sampler
+from invprob.infer.samplers import AbstractIndependent, AbstractMarkov
+from invprob.observation import Observation
+from invprob.operators import Crop
+from invprob.pipeline.listener import SILENT, Listener
+from invprob.pipeline.model import Model, build_model
+from invprob.pipeline.prior import choose_strength
+from invprob.pipeline.run import read
+from invprob.pipeline.stage import check
+from invprob.posterior import Posterior
+from invprob.psf import PSF
+
+ANCHOR = 100.0  # noise of a latent pixel: standard deviation of the Gaussian that makes a sparse prior proper
+NOISE_FACTOR, PSF_FACTOR = 1.3, 1.05
+
+
+@dataclass(frozen=True)
+class Control:
+    """What is analysed wrongly on purpose: a factor on the noise variance, or on the width of the PSF."""
+
+    noise: float = 1.0
+    psf: float = 1.0
+
+
+CONTROLS = {"none": Control(), "noise": Control(noise=1 / NOISE_FACTOR), "psf": Control(psf=PSF_FACTOR)}
+
+
+class Footprint(eqx.Module):
+    """The image on the data's footprint, from a latent pytree."""
+
+    cut: Crop
+    has_parts: bool = eqx.field(static=True)
+
+    def __call__(self, x: PyTree) -> Array:
+        return self.cut.apply(x["image"] if self.has_parts else x)
+
+
+def calibrate_configuration(
+    config: Config,
+    *,
+    num_cases: int = 100,
+    num_draws: int = 99,
+    thin: int = 5,
+    control: str = "none",
+    listener: Listener = SILENT,
+) -> Calibration:
+    """Simulation-based calibration of the draws that a configuration makes.
+
+    Truths are drawn from the prior at the strength that is found for the image, data from the image's PSF, noise and
+    mask, and the sampler of the configuration draws from the posterior of each. A sparse prior is made proper by a
+    Gaussian of `ANCHOR` standard deviations of the noise on each pixel (`invprob.priors.Anchored`).
+
+    Parameters
+    ----------
+    config
+        As for `invprob.deconvolve`, with the image under ``input``.
+    num_cases, num_draws
+        Simulated data sets, and draws for each.
+    thin
+        Steps of a chain from one draw to the next.
+    control
+        "none"; or what is wrong on purpose in the analysis, so that the card must fail: "noise" (variance 1.3 too
+        small), "psf" (5 % too wide).
+    listener
+        Who is told of the progress.
+
+    Raises
+    ------
+    UsageError
+        For a prior that cannot be drawn from, or a control that is not known.
+    """
+    if control not in CONTROLS:
+        raise UsageError(f"no control is called {control!r}; there are {', '.join(CONTROLS)}")
+    if config.positive or config.prior == "points+starlet" or (config.sky == "fit" and config.prior != "gaussian"):
+        raise UsageError(
+            "calibration draws truths from the prior: it takes the gaussian and log-normal fields, and sparse priors "
+            "of one image without --positive and --sky fit"
+        )
+    check(config)
+    observation = read(config)
+    with jax.enable_x64(config.dtype == "float64"):
+        model = build_model(observation, config)
+        post = choose_strength(model, config, listener).post
+        key = jax.random.key(config.seed)
+        truths = None
+        if not isinstance(post.prior, priors.HasSample):
+            prior = priors.Anchored(post.prior, ANCHOR * model.unit)  # type: ignore[arg-type]
+            listener.note(f"drawing {num_cases} truths from the prior")
+            truths = prior_draws(prior, jax.random.fold_in(key, 1), num_cases)
+            post = Posterior(post.likelihood, prior)
+        analysed = _analysed(observation, config, model, post, CONTROLS[control])
+        listener.note(f"drawing from {num_cases} posteriors")
+        found = calibrate(
+            post,
+            PureDraw(_drawn(config, analysed, thin)),
+            jax.random.fold_in(key, 0),
+            truths=truths,
+            analysed=None if control == "none" else analysed,
+            summaries=image_summaries,
+            image_of=Footprint(model.cut, model.others is not None),
+            num_cases=num_cases,
+            num_draws=num_draws,
+            progress=listener.draw,
+        )
+    settings = {**found.settings, "configuration": config.hash, "control": control, "prior": config.prior}
+    return replace(found, settings=settings)
+
+
+def _drawn(config: Config, post: Posterior, thin: int) -> Any:
+    sampler, _ = as_sampler(config.sampler, post, config.num_warmup)
+    if isinstance(sampler, AbstractIndependent):
+        return Independent(sampler)
+    assert isinstance(sampler, AbstractMarkov)
+    return Thinned(sampler, thin)
+
+
+def _analysed(observation: Observation, config: Config, model: Model, post: Posterior, control: Control) -> Posterior:
+    if control == Control():
+        return post
+    wrong = observation
+    if control.psf != 1:
+        if observation.psf is None:
+            raise UsageError("the control 'psf' needs a PSF: this configuration has none")
+        wrong = replace(observation, psf=stretched(observation.psf, control.psf))
+    other = build_model(wrong, config, model.frame)
+    post = Posterior(other.likelihood, post.prior)
+    scale = jnp.asarray(control.noise, model.dtype)
+    return eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: scale * v)
+
+
+def stretched(psf: PSF, factor: float) -> PSF:
+    """A PSF image wider by a factor, of the same sum."""
+    image = np.asarray(psf.image, float)
+    places = [(n - 1) / 2 + (np.arange(n) - (n - 1) / 2) / factor for n in image.shape]
+    wide = ndimage.map_coordinates(image, np.meshgrid(*places, indexing="ij"), order=3)
+    return replace(psf, image=wide * (image.sum() / wide.sum()))

@@ -1,0 +1,86 @@
+"""`invprob calibrate`: a card of a configuration, its controls, and the header that refers to it."""
+
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from typer.testing import CliRunner
+
+from invprob.calibration import Calibration
+from invprob.cli import app
+from invprob.pipeline.run import replay
+
+from ..small import HAND_TOML, write_image
+
+CASES = ["--cases", "100", "--draws", "39"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "image.fits", bad=[(5, 6)])
+    (tmp_path / "c.toml").write_text(HAND_TOML + '[input]\nimage = "image.fits"\n')
+    return tmp_path
+
+
+def calibrate(*options):
+    return CliRunner().invoke(app, ["calibrate", "c.toml", *CASES, *options])
+
+
+def test_a_card_and_the_header_that_refers_to_it(place):
+    done = calibrate("-o", "card.json", "--plot", "card.png", "--quiet")
+    assert done.exit_code == 0, done.stderr
+    card = Calibration.from_json((place / "card.json").read_text())
+    assert card.passed and card.num_cases == 100 and card.settings["prior"] == "gaussian"
+    assert (place / "card.png").stat().st_size > 10_000
+    done = CliRunner().invoke(app, ["deconvolve", "--config", "c.toml", "--card", "card.json", "-o", "out.fits", "-q"])
+    assert done.exit_code == 0, done.stderr
+    header = fits.getheader("out.fits")
+    assert header["CALHASH"] == card.sha256 and header["CALPASS"] is True and header["CALCASES"] == 100
+    assert replay("out.fits").identical
+
+
+@pytest.mark.parametrize(("control", "caught"), [("noise", "residual chi-square"), ("psf", "residual along PSF width")])
+def test_what_is_wrong_on_purpose_is_caught(place, control, caught):
+    done = calibrate("--control", control, "-o", "card.json")
+    assert done.exit_code == 70 and caught in done.stderr.splitlines()[-1]
+    card = Calibration.from_json((place / "card.json").read_text())
+    assert caught in card.caught_by and card.settings["control"] == control
+
+
+@pytest.mark.slow
+def test_a_sparse_prior(place):
+    (place / "c.toml").write_text('prior = "tv"\ndtype = "float32"\n[input]\nimage = "image.fits"\n')
+    done = calibrate("-o", "card.json", "--quiet")
+    assert done.exit_code == 0, done.stderr
+
+
+def refused(code, *options):
+    done = calibrate(*options)
+    lines = done.stderr.splitlines()
+    assert done.exit_code == code and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def test_what_cannot_be_calibrated_says_so(place):
+    assert "there are none, noise, psf" in refused(2, "--control", "nope")
+    (place / "card.json").write_text("{}")
+    assert "card.json exists" in refused(73, "-o", "card.json")
+    (place / "c.toml").write_text('prior = "starlet"\npositive = true\n[input]\nimage = "image.fits"\n')
+    assert "without --positive" in refused(2)
+    (place / "c.toml").write_text("")
+    assert "no image given" in refused(2)
+
+
+def test_a_card_that_does_not_fit_is_refused(place):
+    assert calibrate("-o", "card.json", "--quiet").exit_code == 0
+    run = ["deconvolve", "--config", "c.toml", "-o", "out.fits", "-q"]
+    done = CliRunner().invoke(app, [*run, "--prior", "tv", "--card", "card.json"])
+    assert done.exit_code == 2 and "card of prior 'gaussian', the run has prior 'tv'" in done.stderr
+    card = json.loads((place / "card.json").read_text())
+    (place / "changed.json").write_text(json.dumps({**card, "num_cases": 400}))
+    done = CliRunner().invoke(app, [*run, "--card", "changed.json"])
+    assert done.exit_code == 65 and "it was changed after it was written" in done.stderr
+    assert not (place / "out.fits").exists()
+    assert np.isfinite(card["checks"][0]["p_value"])
