@@ -1,6 +1,7 @@
 """What the calibration room finds: coverage of exact draws, false alarms, and the power of each control.
 
 python -m tests.benchmarks.calibration null --cases 500           # tables of one experiment that is calibrated
+python -m tests.benchmarks.calibration sparse --cases 500         # total variation and starlet, by Gibbs and HMC
 python -m tests.benchmarks.calibration alarms --repeats 200       # how often something fails that is calibrated
 python -m tests.benchmarks.calibration power --repeats 100        # how often each control is caught, and by what
 
@@ -71,6 +72,25 @@ def null(given: argparse.Namespace) -> None:
     print(calibrate(post, draw, key, num_cases=given.cases, num_draws=given.draws).markdown())
 
 
+def sparse(given: argparse.Namespace) -> None:
+    """Sparse priors, truths drawn from the prior itself: what decides, for each prior and sampler."""
+    from invprob.infer.samplers import HMC, ScaleMixture
+    from tests.calibration.test_samplers import experiment
+
+    head(
+        "prior", "sampler", "pixels, 68 %", "pixels, 95 %", "least p after Holm", "TARP p", "chi-square p", "caught by"
+    )
+    for prior in ("tv", "starlet"):
+        for sampler, thin in ((ScaleMixture(num_warmup=30), 4), (HMC(num_warmup=150), 8)):
+            found = experiment(prior, sampler, given.cases, given.seed, thin=thin)
+            covers = [found.coverage("pixels", level) for level in (0.68, 0.95)]
+            row(
+                prior, sampler.name, *(f"{100 * c.value:.1f} +- {100 * c.error:.1f} %" for c in covers),
+                min(c.corrected for c in found.checks), found.check("TARP").p_value,
+                found.check("residual chi-square").p_value, ", ".join(found.caught_by) or "-",
+            )  # fmt: skip
+
+
 def alarms(given: argparse.Namespace) -> None:
     """Part of the experiments in which a test fails although all is calibrated, and the p-values of each test."""
     post = world(amplitude=given.amplitude)
@@ -110,7 +130,7 @@ def power(given: argparse.Namespace) -> None:
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("null", "alarms", "power"))
+    parser.add_argument("what", choices=("null", "sparse", "alarms", "power"))
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--draws", type=int, default=99)
     parser.add_argument("--repeats", type=int, default=100, help="experiments of `alarms`, and for each row of `power`")
@@ -118,7 +138,7 @@ def main() -> None:
     parser.add_argument("--amplitudes", type=float, nargs="+", default=AMPLITUDES, help="of the prior, for `power`")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    {"null": null, "alarms": alarms, "power": power}[given.what](given)
+    {"null": null, "sparse": sparse, "alarms": alarms, "power": power}[given.what](given)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Time the samplers beside the peers on the 64-pixel scene of the common benchmarks, in one run on one core.
 
     taskset -c 1 python tests/benchmarks/samplers.py --arrays FOLDER --shared ../shared/benchmarks \
-        --peer-python PYTHON --deepinv-python PYTHON
+        --peer-python PYTHON
 
 The first part is the posterior of O1 (11,664 unknowns), whose exact standard deviations are known; the second the
 posterior of a total variation prior on the same data, compared with a long run of its own. Times are process CPU
@@ -12,11 +12,8 @@ the median over 300 pixels.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -33,42 +30,6 @@ from invprob.infer.samplers import HMC, NUTS, ScaleMixture, exact_sampler
 
 ENOUGH = 400  # effective samples
 TV = 0.1  # strength of O2
-
-# deepinv's SK-ROCK on the same density, total variation smoothed by its Moreau envelope: biased
-SKROCK = """
-import peers.torchvision_cpu
-import json, sys, time
-import deepinv, numpy as np, torch
-from deepinv.sampling import SKRock
-import evaluate as ev
-from peers.deepinv_map import WeightedBlur, tensor
-
-class Smoothed(deepinv.optim.Prior):
-    def __init__(self, strength, width):
-        super().__init__()
-        self.tv, self.strength, self.width = deepinv.optim.TVPrior(n_it_max=20), strength, width
-
-    def grad(self, x, *_, **__):
-        return (x - self.tv.prox(x, gamma=self.width * self.strength)) / self.width
-
-iterations, width = int(sys.argv[1]), float(sys.argv[2])
-problem = ev.load(64, None)
-physics = WeightedBlur(problem)
-lipschitz = 1 + 1 / width
-stable = (10 - 0.5) ** 2 * (2 - 4 / 3 * 0.05) - 1.5
-sampler = SKRock(Smoothed(0.1, width), deepinv.optim.L2(), step_size=0.8 * stable / lipschitz, inner_iter=10, eta=0.05,
-    max_iter=iterations, burnin_ratio=0.2, thinning=1, clip=(-1e4, 1e4), save_chain=True, thresh_conv=0.0, sigma=1.0,
-    alpha=1.0)
-data = tensor(problem.data)
-start = physics.blur.A_adjoint(data)
-clock = ev.Clock()
-sampler(physics.root * data, physics, x_init=start)
-cpu = clock.read()[1]
-rows, columns = ev.test_pixels(problem)
-states = (s["x"] if isinstance(s, dict) else s for s in sampler.get_chain())
-draws = np.stack([s[0, 0].numpy()[rows, columns] for s in states])
-print(json.dumps({"cpu": cpu, "draws": draws.tolist()}))
-"""
 
 
 def row(*cells) -> None:
@@ -170,16 +131,6 @@ def sparse_part(options, evaluate, problem) -> None:
         draws = chains_of(result, pixels)
         warm = sampler.num_warmup / (sampler.num_warmup + draws.shape[1])
         told(f"invprob, {sampler.name}, 4 chains", draws, cpu, warm)
-    if options.deepinv_python:
-        environment = {**os.environ, "PYTHONPATH": str(options.shared), "INVPROB_BENCH": str(options.arrays)}
-        for width in ("1.0", "0.1"):
-            with tempfile.TemporaryDirectory() as folder:
-                out = subprocess.run(
-                    [options.deepinv_python, "-c", SKROCK, str(options.skrock), width],
-                    cwd=folder, env=environment, check=True, capture_output=True, text=True,
-                ).stdout.splitlines()[-1]  # fmt: skip
-            line = json.loads(out)
-            told(f"deepinv SK-ROCK, envelope {width}", np.array(line["draws"])[None], line["cpu"], 0.2)
 
 
 def main() -> None:
@@ -187,11 +138,9 @@ def main() -> None:
     parser.add_argument("--arrays", type=Path, required=True, help="folder of scene_64.npz")
     parser.add_argument("--shared", type=Path, default=Path("../shared/benchmarks"), help="the common benchmarks")
     parser.add_argument("--peer-python", help="Python of an environment with nifty and blackjax; default: no peer")
-    parser.add_argument("--deepinv-python", help="Python of an environment with deepinv; default: none")
     parser.add_argument("--parts", nargs="*", default=["gaussian", "sparse"], choices=["gaussian", "sparse"])
     parser.add_argument("--draws", type=int, default=400, help="independent draws")
     parser.add_argument("--reference", type=int, default=4000, help="draws of the reference of the sparse part")
-    parser.add_argument("--skrock", type=int, default=800, help="steps of SK-ROCK")
     options = parser.parse_args()
     options.shared, options.arrays = options.shared.resolve(), options.arrays.resolve()
     sys.path.insert(0, str(options.shared))

@@ -16,7 +16,7 @@ from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.likelihoods import AbstractLikelihood
 from invprob.posterior import Posterior
 
-from .worlds import FWHM, DenseDraws, prior_draws, psf, solved_draws, world
+from .worlds import FWHM, DenseDraws, prior_draws, psf, world
 
 KEY = jax.random.key(0)
 SMALL = {"num_cases": 20, "num_draws": 19}
@@ -76,12 +76,17 @@ def test_every_p_value_is_uniform_when_all_is_calibrated():
     assert sum(not c.passed for c in found) <= 4
 
 
-def test_the_samplers_of_the_package_run_on_the_host():
+def test_an_image_and_a_sky_level_by_a_sampler_on_the_host():
     post = small(sky=True)
-    found = calibrate(post, solved_draws, KEY, image_of=lambda x: x["image"], num_cases=10, num_draws=19)
+
+    def summaries(x):
+        return {"sky": x["sky"], "flux": jnp.sum(x["image"])}
+
+    found = calibrate(post, DenseDraws.of(post), KEY, summaries=summaries, image_of=lambda x: x, **SMALL)
     assert found.passed, found.caught_by
+    assert {"sky", "flux"} <= set(found.ranks)
     assert found.settings["run"] == "HostDraw"
-    assert found.settings["sampler"] == "solved_draws"
+    assert found.settings["sampler"] == "DenseDraws"
 
 
 # --- what is wrong on purpose ----------------------------------------------------------------------------------

@@ -10,9 +10,6 @@ from jax.flatten_util import ravel_pytree
 
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal, dense, dense_operator
-from invprob.infer.find_map import solve
-from invprob.infer.samplers.gaussian import exact_draws, exact_sampler
-from invprob.infer.solvers import ConjugateGradient
 from invprob.operators.base import zeros
 from invprob.posterior import Posterior
 
@@ -97,23 +94,6 @@ class DenseDraws(eqx.Module):
         mean = self.gain @ system.centred.ravel()
         noise = jax.random.normal(key, (num_draws, len(mean)), mean.dtype)
         return jax.vmap(lambda u: system.shifted(unravel(u)))(mean + noise @ self.root.T)
-
-
-@eqx.filter_jit
-def _mean(post):
-    return solve(post, ConjugateGradient(rtol=1e-10)).x
-
-
-def _everything(deviation):
-    return deviation
-
-
-def solved_draws(post, key, num_draws):
-    """Exact draws by the package's own sampler, which runs on the host."""
-    parts, good = exact_draws(post, key, num_draws, _everything, sampler=exact_sampler(post, 1e-8), chunk=num_draws)
-    assert good
-    mean = _mean(post)
-    return jax.tree.map(lambda m, d: m + d, mean, parts[0])
 
 
 def prior_draws(post, key, num_draws):
