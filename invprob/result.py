@@ -57,6 +57,9 @@ class Estimate:
     image, std
         The latent image and its standard deviation on the data's footprint, flux per latent pixel. ``std`` is None
         where the method gives no error; `no_std` then says how to get one.
+    evidence
+        ``1 - variance / variance under the prior`` of each pixel: near one where the data say what is there, near zero
+        (or, by the scatter of the draws, below) where the prior does. None where the prior has no variance.
     parts
         The images whose sum ``image`` is, by name, where the prior describes several; empty otherwise.
     model
@@ -86,6 +89,7 @@ class Estimate:
     image: Float[np.ndarray, "y x"] | None = None
     std: Float[np.ndarray, "y x"] | None = None
     no_std: str = ""
+    evidence: Float[np.ndarray, "y x"] | None = None
     parts: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     model: Float[np.ndarray, "Y X"] | None = None
     residual: Float[np.ndarray, "Y X"] | None = None

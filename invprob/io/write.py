@@ -79,6 +79,7 @@ def write_fits(
     | PRIMARY | no data; provenance, then the cards of the input image |
     | SCI | the estimate: flux per latent pixel on exactly the footprint of the data |
     | ERR | its standard deviation; where there is none the card NOERR says how to get one |
+    | EVIDENCE | 1 - variance / variance under the prior: what the data say, and what the prior |
     | DQ | bit 1: no valid datum lies over this latent pixel |
     | MODEL | noiseless data that the estimate predicts, on the grid of the data |
     | RESID | (data - model) / sigma, NaN where no datum is valid |
@@ -193,7 +194,9 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
     if frame is not None:
         shape = tuple(frame.factor * n for n in frame.data_shape)
         draws = result.draws if isinstance(result, Samples) else None
-        latent = {"image": result.image, "std": result.std, "inpainted": result.inpainted, **result.parts}
+        latent = {name: getattr(result, name) for name in ("image", "std", "evidence", "inpainted")} | dict(
+            result.parts
+        )
         if draws is not None:
             latent["draws"] = draws[0]
         for name, array in latent.items():
@@ -206,7 +209,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
                 raise OutputError(
                     f"{path} was not written: {name} has shape {np.shape(array)}, the data {frame.data_shape}"
                 )
-    for name in ("image", "std", "model", "residual"):
+    for name in ("image", "std", "evidence", "model", "residual"):
         array = getattr(result, name)
         if array is None:
             continue
@@ -243,6 +246,9 @@ def _extensions(
     out = [hdu("SCI", result.image, latent, None, *bunit)]
     if result.std is not None:
         out.append(hdu("ERR", result.std, latent, None, *bunit))
+    if result.evidence is not None:
+        card = ("CONTENT", "1 - variance / prior variance", "1: the data say it; 0: the prior does")
+        out.append(hdu("EVIDENCE", result.evidence, latent, "float32", card))
     if inpainted is not None:
         out.append(hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it")))
     if result.model is not None:

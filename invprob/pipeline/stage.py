@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from invprob.config import Config
+from invprob.covariance import Blocks, Stationary
 from invprob.errors import UsageError
 from invprob.infer.find_map import NAMES, as_solver, find_map
 from invprob.infer.named import FIELDS, known_priors
@@ -66,7 +67,19 @@ def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, A
         "residual": residual,
         "chi2": jnp.sum(residual**2),
         "sky": x["sky"] if has_parts else jnp.zeros((), residual.dtype),
+        "prior_variance": prior_variance(post, residual.dtype),
     }
+
+
+def prior_variance(post: Posterior, dtype) -> Array:
+    """Variance of a pixel of the image under a stationary Gaussian prior; NaN under any other."""
+    gaussian = post.prior.as_gaussian()
+    covariance = None if gaussian is None else gaussian.covariance
+    if isinstance(covariance, Blocks):
+        covariance = covariance.parts["image"]
+    if not isinstance(covariance, Stationary):
+        return jnp.full((), jnp.nan, dtype)
+    return jnp.fft.irfft2(covariance.power, s=covariance.shape)[0, 0]
 
 
 _views = eqx.filter_jit(views)
@@ -305,7 +318,11 @@ def assemble(
     if model.others is not None:
         cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
     std = np.sqrt(drawn["square"])
-    best = replace(best, std=std, effective_dof=best.num_data - trace, cards=cards)
+    evidence = 1 - drawn["square"] / seen["prior_variance"]
+    best = replace(
+        best, std=std, effective_dof=best.num_data - trace, cards=cards,
+        evidence=evidence if np.isfinite(seen["prior_variance"]) else None,
+    )  # fmt: skip
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from invprob import priors
 from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.io.read import read_fits
@@ -12,7 +13,7 @@ from invprob.observation import Observation
 from invprob.pipeline.listener import Listener
 from invprob.pipeline.stage import deconvolve
 from invprob.result import Estimate, Samples, Status
-from tests.small import SHAPE, SIGMA, observation, scene, settings, write_image
+from tests.small import HAND, SHAPE, SIGMA, observation, scene, settings, write_image
 
 LEVEL = 37.0
 
@@ -98,6 +99,12 @@ def test_masked_pixels_are_inpainted(tmp_path):
     np.testing.assert_array_equal(found.inpainted, mask)
     assert np.isnan(found.residual[mask]).all() and np.isfinite(found.residual[~mask]).all()
     assert np.median(found.std[mask]) > 1.2 * np.median(found.std[~mask])
+    # the map of evidence says so in units of the prior, whose variance is the mean of its spectrum
+    frame = found.frame.shape
+    prior = priors.GaussianField(frame, priors.PowerLaw(HAND["amplitude"], HAND["scale"], HAND["slope"]))
+    full = np.fft.irfft2(np.asarray(prior.covariance.power), s=frame)[0, 0]
+    np.testing.assert_allclose(found.evidence, 1 - found.std**2 / full, rtol=1e-4, atol=1e-6)
+    assert np.median(found.evidence[mask]) < np.median(found.evidence[~mask])
     whole = deconvolve(observation(), settings(num_samples=0))
     assert np.abs((found.image - whole.image)[mask] / found.std[mask]).max() < 4
     other = deconvolve(read_fits(write_image(tmp_path / "b.fits", scene(), bad=bad)), settings())
