@@ -1,5 +1,6 @@
 """Double precision everywhere, the development data, and what needs a GPU."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,19 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+
+MAPPINGS = Path("/proc/self/maps")
+MOST_MAPPINGS = 25_000  # of memory by one process; Linux allows 65,530, and each compiled program takes some
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Forget compiled programs before there are so many that the next one aborts the process."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -167,11 +167,14 @@ class Wrong(priors.HasLogProb, priors.HasProx):
     def prox(self, v, step):
         return self.inner.prox(v, step)
 
-    def constrain(self, c):
-        return self.inner.constrain(c)
+    def constrain(self, c, unit=1.0):
+        return self.inner.constrain(c, unit)
 
-    def unconstrain(self, x):
-        return self.inner.unconstrain(x)
+    def unconstrain(self, x, unit=1.0):
+        return self.inner.unconstrain(x, unit)
+
+    def log_jacobian(self, c, unit=1.0):
+        return self.inner.log_jacobian(c, unit)
 
 
 class WrongThreshold(Wrong):

@@ -189,8 +189,10 @@ class ScaleMixture(AbstractMarkov):
             new = vdot(r, z)
             return x, r, axpy(new / rho, p, z), new, step + 1
 
-        x, *_, step = jax.lax.while_loop(unfinished, body, (x, r, z, vdot(r, z), jnp.zeros((), jnp.int32)))
-        return x, step
+        start = (x, r, z, vdot(r, z), jnp.zeros((), jnp.int32))
+        x, _, _, rho, step = jax.lax.while_loop(unfinished, body, start)
+        # where rounding or the data broke the solve, its last x is no draw
+        return jax.tree.map(lambda a: jnp.where(jnp.isfinite(rho), a, jnp.nan), x), step
 
     def latent(self, problem: Mixture, position: PyTree) -> PyTree:
         return position

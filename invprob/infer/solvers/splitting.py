@@ -268,11 +268,15 @@ def _term(W: AbstractLinearOperator, g: HasProx, images: Structure, shape: tuple
     for i in range(len(leaves)):
         impulse = leaves[i].at[shape[0] // 2, shape[1] // 2].set(1)
         seen = W.apply(images.treedef.unflatten([*leaves[:i], impulse, *leaves[i + 1 :]]))
-        own = []
-        for p in range(planes):
-            only = seen if planes == 1 else jnp.zeros_like(seen).at[p].set(seen[p])
-            own.append(_symbol(jax.tree.leaves(W.adjoint(only))[i]))
-        spectrum.append(jnp.stack(own))
+        if planes == 1:
+            spectrum.append(_symbol(jax.tree.leaves(W.adjoint(seen))[i])[None])
+            continue
+
+        def of_plane(p, i=i, seen=seen):
+            only = jnp.where((jnp.arange(planes) == p)[:, None, None], seen, 0)
+            return _symbol(jax.tree.leaves(W.adjoint(only))[i])
+
+        spectrum.append(jax.lax.map(of_plane, jnp.arange(planes)))  # a loop: unrolled it takes seconds to compile
     exact = _of_part(W).normal_is_circulant
     if not exact:
         spectrum = [s + EDGE * jnp.mean(s, axis=(-2, -1), keepdims=True) for s in spectrum]
