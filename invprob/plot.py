@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, TextArea, V
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from invprob.errors import UsageError
-from invprob.files import atomic_write
+from invprob.figures import save_figure
 from invprob.observation import Frame, Observation
 from invprob.result import Estimate
 from invprob.units import is_surface_brightness
@@ -95,7 +93,7 @@ def plot_result(
             _psf_disc(axes, observation)
     figure.suptitle(_title(result, observation), fontsize=11)
     if path is not None:
-        _save(figure, Path(path), overwrite, dpi)
+        save_figure(figure, path, overwrite, dpi)
     return figure
 
 
@@ -358,24 +356,3 @@ def _title(result: Estimate, observation: Observation) -> str:
     if not result.status.ok:
         parts.append(f"NOT CONVERGED ({result.status.name.lower().replace('_', ' ')})")
     return "   ·   ".join(parts)
-
-
-def _save(figure: Figure, path: Path, overwrite: bool, dpi: int) -> None:
-    """Write the picture whole or not at all."""
-    kind = picture_format(path)
-    with atomic_write(path, overwrite) as stream:
-        figure.savefig(stream, format=kind, dpi=dpi)
-
-
-def picture_format(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a name asks for, PNG without one.
-
-    Raises
-    ------
-    UsageError
-        When matplotlib cannot write it.
-    """
-    kind = Path(path).suffix.lstrip(".").lower() or "png"
-    if kind not in FigureCanvasAgg.get_supported_filetypes():
-        raise UsageError(f"{path}: matplotlib cannot write '{kind}'; use .png, .pdf or .svg")
-    return kind

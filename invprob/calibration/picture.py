@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from matplotlib.figure import Figure
 
 from invprob.calibration.card import ALPHA, Calibration, Check
 from invprob.calibration.statistics import Uniformity, uniformity
-from invprob.errors import UsageError
-from invprob.files import atomic_write
+from invprob.figures import save_figure
 
 PASSED, FAILED, BAND = "#3b6fa0", "#c23b22", "#d9dee3"
 SMALLEST = 1e-8  # p-values below are drawn at the edge
@@ -69,7 +67,7 @@ def plot_calibration(
     _tests(right.add_subplot(), calibration)
     figure.suptitle(_title(calibration), fontsize=12, color="black" if calibration.passed else FAILED)
     if path is not None:
-        _save(figure, Path(path), overwrite, dpi)
+        save_figure(figure, path, overwrite, dpi)
     return figure
 
 
@@ -161,11 +159,3 @@ def _tests(axes: Any, calibration: Calibration) -> None:
     for label, check in zip(axes.get_yticklabels(), checks, strict=True):
         label.set_color("black" if check.passed else FAILED)
     axes.set_title(f"All tests: ● at {ALPHA:g} or less fails", loc="right")
-
-
-def _save(figure: Figure, path: Path, overwrite: bool, dpi: int) -> None:
-    kind = path.suffix.lstrip(".").lower() or "png"
-    if kind not in FigureCanvasAgg.get_supported_filetypes():
-        raise UsageError(f"{path}: matplotlib cannot write '{kind}'; use .png, .pdf or .svg")
-    with atomic_write(path, overwrite) as stream:
-        figure.savefig(stream, format=kind, dpi=dpi)

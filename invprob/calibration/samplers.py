@@ -60,27 +60,22 @@ class Thinned(eqx.Module):
         problem = self.sampler.prepare(post)
         chains = self.sampler.init(problem, start, self.num_chains)
         chains = _stepped(self.sampler, problem, chains, key, self.sampler.num_warmup)
-        arrays, rest = eqx.partition(chains, eqx.is_array)
 
-        def body(arrays, _):
-            chains = _stepped(self.sampler, problem, eqx.combine(arrays, rest), key, self.thin)
-            x = jax.vmap(lambda position: self.sampler.latent(problem, position))(chains.position)
-            return eqx.filter(chains, eqx.is_array), x
+        def body(chains, _):
+            chains = _stepped(self.sampler, problem, chains, key, self.thin)
+            return chains, jax.vmap(lambda position: self.sampler.latent(problem, position))(chains.position)
 
-        rounds = -(-num_draws // self.num_chains)
-        _, draws = jax.lax.scan(body, arrays, None, length=rounds)
+        _, draws = jax.lax.scan(body, chains, None, length=-(-num_draws // self.num_chains))
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num_draws], draws)
 
 
 def _stepped(sampler: AbstractMarkov, problem: Any, chains: Any, key, number: int) -> Any:
     """Chains after some steps; the step counter makes the keys."""
-    arrays, rest = eqx.partition(chains, eqx.is_array)
 
-    def body(_, arrays):
-        now = eqx.combine(arrays, rest)
-        return eqx.filter(sampler.step(problem, now, jax.random.fold_in(key, now.step)), eqx.is_array)
+    def body(_, now):
+        return sampler.step(problem, now, jax.random.fold_in(key, now.step))
 
-    return eqx.combine(jax.lax.fori_loop(0, number, body, arrays), rest)
+    return jax.lax.fori_loop(0, number, body, chains)
 
 
 @eqx.filter_jit

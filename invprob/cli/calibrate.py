@@ -45,6 +45,10 @@ def calibrate(
         raise UsageError("no image given: --image, or input.image in the configuration file")
     for path in (out, *([] if plot is None else [plot])):
         check_writable(path, overwrite)
+    if plot is not None:
+        from invprob.figures import picture_format
+
+        picture_format(plot)  # before the work, not after it
     prepare_jax()
     from invprob.pipeline.calibrate import calibrate_configuration
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from invprob.infer.diagnostics import Streaming
 from invprob.infer.loop import CHUNK_SECONDS, Checkpoint
 from invprob.infer.samplers.base import AbstractMarkov, Chains
 from invprob.infer.tracked import Tracked
@@ -94,15 +95,11 @@ class Record:
         jax.tree.map(put, self.kept, view)
 
         def moments(mean, square, values):
-            # Chan, Golub & LeVeque 1983, The American Statistician 37, 242; step by step, since how many steps a chunk
-            # has is a matter of time, and rounding is not to depend on that
-            for i, draws in enumerate(np.asarray(values, float)):
-                m = len(draws)
-                n = (first + i) * m
-                batch = draws.mean(0)
-                away = batch - mean
-                square += ((draws - batch) ** 2).sum(0) + away**2 * (n * m / (n + m))
-                mean += away * (m / (n + m))
+            # step by step: how many steps a chunk has is a matter of time, and rounding is not to depend on that
+            seen = Streaming(first * values.shape[1], mean, square)
+            for draws in values:
+                seen = seen.add(draws)
+            mean[...], square[...] = seen.mean, seen.squares
 
         jax.tree.map(moments, self.mean, self.square, view)
 
@@ -249,8 +246,8 @@ def _empty(one: Any, num_draws: int) -> tuple[Record, int]:
     view, tracked, info = one
     every = -(-_bytes(view) * num_draws // KEPT_BYTES) or 1
 
-    def room(number, leaf, dtype=None):
-        return np.zeros((number, *leaf.shape), dtype or leaf.dtype)
+    def room(number, leaf):
+        return np.zeros((number, *leaf.shape), leaf.dtype)
 
     return Record(
         tracked={name: room(num_draws, leaf) for name, leaf in tracked.items()},

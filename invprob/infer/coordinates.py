@@ -8,7 +8,7 @@ stationary place by place. On the 64-pixel scene of the benchmarks it takes the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -24,15 +24,13 @@ from invprob.infer.solvers import NewtonCG
 from invprob.operators import Each, Multiply
 from invprob.operators.base import AbstractLinearOperator, Structure, compose, total
 from invprob.operators.fourier import half_shape
-from invprob.posterior import Posterior, Whitened
+from invprob.posterior import Posterior
 from invprob.priors.base import AbstractPrior, HasLogProb
 from invprob.priors.constrained import LowerBound
 from invprob.priors.norms import AbstractNorm, Exponential
 
 FLOOR = 1e-3  # of the information at which data and prior weigh the same: what is below it is the prior alone
-PROBES = (
-    64  # random vectors behind the diagonal of the Fisher matrix: good to a fifth, which is plenty for its logarithm
-)
+PROBES = 64  # random vectors behind the diagonal of the Fisher matrix: good to a fifth, plenty for its logarithm
 UNKNOWN = 1e-6  # of the information of the data: the precision of a prior of which nothing is known
 RIDGE = 1e-4  # of the mean precision of a sparse prior, where it leaves modes free
 
@@ -111,7 +109,9 @@ def information(operator: AbstractLinearOperator, weight: AbstractLinearOperator
     return jax.tree.map(lambda a: jnp.mean(a, axis=0), squares)
 
 
-def posterior_root(operator: AbstractLinearOperator, noise: Any, precisions: PyTree, dtype) -> AbstractLinearOperator:
+def posterior_root(
+    operator: AbstractLinearOperator, noise: AbstractCovariance, precisions: PyTree, dtype
+) -> AbstractLinearOperator:
     """A root of the posterior covariance, approximately: one operator for each array of the latent pytree.
 
     Parameters
@@ -231,6 +231,18 @@ class Unbounded(eqx.Module):
         return self.posterior.log_prob(self.latent(z)) + self.posterior.prior.log_jacobian(z, self.unit)
 
 
+class Density(Protocol):
+    """A posterior as the density of some z."""
+
+    def latent(self, z: PyTree, /) -> PyTree:
+        """x."""
+        ...
+
+    def log_prob(self, z: PyTree, /) -> Float[Array, ""]:
+        """Log-density of z."""
+        ...
+
+
 class Coordinates(eqx.Module):
     """A posterior in coordinates c that are near to white noise: ``z = origin + T c``, and x from z.
 
@@ -242,7 +254,7 @@ class Coordinates(eqx.Module):
         The linear map, and where c is zero.
     """
 
-    density: Unbounded | Whitened
+    density: Density
     T: AbstractLinearOperator
     origin: PyTree
 

@@ -226,7 +226,7 @@ def _in_x(post: Posterior, key, num_probes: int) -> tuple[Approximation, Status]
             "direction, where a maximum has a positive one; draw from the posterior instead: invprob.sample(post, key)"
         )
     none = jnp.zeros((), dtype)
-    where = Coordinates(_Plain(post), Identity(post.structure), x)  # type: ignore[arg-type]
+    where = Coordinates(_Plain(post), Identity(post.structure), x)
     q = CurvedGaussian(hessian, jnp.asarray(determinant.value, dtype))
     approximation = Approximation(Chart(where, none, none), q, jnp.asarray(determinant.error / 2, dtype))
     return approximation, STATUS[int(found.code)]

@@ -16,8 +16,8 @@ from invprob.errors import CapabilityError, UsageError
 from invprob.infer.chains import ChainRun, Record, SampleProgress, run_chains
 from invprob.infer.choose import fits
 from invprob.infer.diagnostics import Gate, Quality, assess
-from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler
-from invprob.infer.samplers.gaussian import exact_sampler
+from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
+from invprob.infer.samplers.gaussian import exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.tfp import HMC, NUTS
 from invprob.operators.base import Structure
@@ -157,29 +157,24 @@ def sample(
 
 
 @eqx.filter_jit
-def _mean(sampler: AbstractIndependent, post: Posterior):
-    problem = sampler.prepare(post)
-    return problem, sampler.mean(problem)
+def _mean(sampler: AbstractIndependent, post: Posterior) -> Draw:
+    return sampler.mean(sampler.prepare(post))
 
 
-@eqx.filter_jit
-def _draws(sampler: AbstractIndependent, problem: Any, mean: PyTree, keys, view):
-    def one(key):
-        d = sampler.draw(problem, key)
-        return view(jax.tree.map(jnp.add, mean, d.value)), d.code
+class _Around(eqx.Module):
+    """The view of a draw, from its deviation."""
 
-    return jax.lax.map(one, keys)
+    mean: PyTree
+    view: Callable[[PyTree], PyTree]
+
+    def __call__(self, deviation: PyTree) -> PyTree:
+        return self.view(jax.tree.map(jnp.add, self.mean, deviation))
 
 
 def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, view) -> Samples:
-    problem, mean = _mean(sampler, post)
-    good, parts = bool(mean.code == 1), []
-    for first in range(0, num_samples, CHUNK):
-        numbers = jnp.arange(first, min(first + CHUNK, num_samples))
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
-        values, codes = _draws(sampler, problem, mean.value, keys, view)
-        parts.append(jax.tree.map(np.asarray, values))
-        good &= bool(jnp.all(codes == 1))
+    mean = _mean(sampler, post)
+    parts, good = exact_draws(post, key, num_samples, _Around(mean.value, view), sampler=sampler, chunk=CHUNK)
+    good &= bool(mean.code == 1)
     latents = jax.tree.map(lambda *a: np.concatenate(a)[None], *parts)
     std = jax.tree.map(lambda a: np.asarray(a[0], float).std(0, ddof=1 if num_samples > 1 else 0), latents)
     centre = jax.tree.map(np.asarray, view(mean.value))

@@ -113,7 +113,7 @@ def calibrate_configuration(
             PureDraw(_drawn(config, analysed, thin)),
             jax.random.fold_in(key, 0),
             truths=truths,
-            analysed=None if control == "none" else analysed,
+            analysed=analysed,
             summaries=image_summaries,
             image_of=Footprint(model.cut, model.others is not None),
             num_cases=num_cases,

@@ -52,10 +52,7 @@ def chains(model: Model, post: Posterior, config: Config, key, listener: Listene
     number = NUM_CHAIN_DRAWS if config.num_samples is None else config.num_samples
     warmup = f", after {sampler.num_warmup} steps of warm-up each" if isinstance(sampler, AbstractMarkov) else ""
     listener.note(f"sampling: {number} draws of {config.chains} chains{warmup} ({reason})")
-    found = sample(
-        post, key, number, sampler, num_chains=config.chains, num_warmup=config.num_warmup, progress=listener.step,
-        checkpoint=checkpoint,
-    )  # fmt: skip
+    found = sample(post, key, number, sampler, num_chains=config.chains, progress=listener.step, checkpoint=checkpoint)
     for line in found.failures[:SHOWN]:
         listener.note(f"not mixed: {line}")
     if len(found.failures) > SHOWN:

@@ -103,7 +103,7 @@ def run(
 
 
 def _check_picture(plot: Path, out: Path, overwrite: bool) -> None:
-    from invprob.plot import picture_format
+    from invprob.figures import picture_format
 
     picture_format(plot)
     check_writable(plot, overwrite)

@@ -164,11 +164,6 @@ def check(config: Config) -> None:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
 
 
-def has_errors(config: Config) -> bool:
-    """Whether the errors come with the best image: the posterior is Gaussian and its draws are exact."""
-    return config.is_exact
-
-
 def by_chains(config: Config) -> bool:
     """Whether the result is the mean of draws of chains."""
     return config.method == "sample" and not config.is_exact
@@ -226,7 +221,7 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     best = replace(best, reason=reason, cards={**best.cards, **strength.cards})
     cut, has_parts = model.cut, model.others is not None
     seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
-    if config.num_exact == 0 or not has_errors(config) or best.status is Status.INTERRUPTED:
+    if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
     parts, good = exact_draws(
@@ -280,7 +275,7 @@ def intervals_of(draws: np.ndarray, config: Config) -> dict[str, np.ndarray]:
 
 
 def _why_no_std(config: Config) -> str:
-    return "draw samples: --num-samples 64" if has_errors(config) else "draw samples: --method sample"
+    return "draw samples: --num-samples 64" if config.is_exact else "draw samples: --method sample"
 
 
 def assemble(

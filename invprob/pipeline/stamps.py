@@ -27,7 +27,6 @@ from invprob.pipeline.stage import (
     check,
     check_solver,
     flux_variance,
-    has_errors,
     pick_solver,
     random_key,
     views,
@@ -82,7 +81,7 @@ def deconvolve_many(
             listener.note(f"stamp {i + 1} of {len(models)}: strength found")
         posts = [strength.post for strength in strengths]
         keys = jnp.stack([random_key(o, config) for o in observations])
-        num_samples = config.num_exact if has_errors(config) else 0
+        num_samples = config.num_exact if config.is_exact else 0
         kept = [Kept(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts]
         solver, reason = pick_solver(posts[0], config)
         solved = _batch(_stacked(kept), keys, solver, num_samples, config.max_steps)

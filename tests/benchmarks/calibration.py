@@ -80,8 +80,10 @@ def sparse(given: argparse.Namespace) -> None:
     head(
         "prior", "sampler", "pixels, 68 %", "pixels, 95 %", "least p after Holm", "TARP p", "chi-square p", "caught by"
     )
-    for prior in ("tv", "starlet"):
+    for prior in given.priors:
         for sampler, thin in ((ScaleMixture(num_warmup=30), 4), (HMC(num_warmup=150), 8)):
+            if sampler.name not in given.samplers:
+                continue
             found = experiment(prior, sampler, given.cases, given.seed, thin=thin)
             covers = [found.coverage("pixels", level) for level in (0.68, 0.95)]
             row(
@@ -136,6 +138,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100, help="experiments of `alarms`, and for each row of `power`")
     parser.add_argument("--amplitude", type=float, default=AMPLITUDE, help="of the prior, for `null` and `alarms`")
     parser.add_argument("--amplitudes", type=float, nargs="+", default=AMPLITUDES, help="of the prior, for `power`")
+    parser.add_argument("--priors", nargs="+", default=("tv", "starlet"), help="of `sparse`")
+    parser.add_argument("--samplers", nargs="+", default=("gibbs", "hmc"), help="of `sparse`")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     {"null": null, "sparse": sparse, "alarms": alarms, "power": power}[given.what](given)

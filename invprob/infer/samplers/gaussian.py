@@ -110,13 +110,7 @@ class Conditioned(AbstractExact):
 
 
 def exact_sampler(post: Posterior, rtol: float = DRAW_RTOL, max_steps: int = 1000) -> AbstractExact:
-    """The faster of the two for a posterior with concrete arrays.
-
-    Raises
-    ------
-    CapabilityError
-        When the operator is not linear, or the noise or the prior not Gaussian.
-    """
+    """The faster of the two for a posterior with concrete arrays."""
     two = TwoGrid.fitting(post, rtol)
     if two is not None:
         return Conditioned(two, max_steps)
@@ -156,9 +150,12 @@ def variance_along(
 
 
 @eqx.filter_jit
-def _summaries(post: Posterior, keys, sampler: AbstractExact, summary: Callable[[PyTree], Any]):
-    problem = sampler.prepare(post)
+def _prepared(sampler: AbstractIndependent, post: Posterior) -> Any:
+    return sampler.prepare(post)
 
+
+@eqx.filter_jit
+def _summaries(sampler: AbstractIndependent, problem: Any, keys, summary: Callable[[PyTree], Any]):
     def one(key):
         d = sampler.draw(problem, key)
         return summary(d.value), d.code
@@ -172,7 +169,7 @@ def exact_draws(
     num_samples: int,
     summary: Callable[[PyTree], Any],
     *,
-    sampler: AbstractExact | None = None,
+    sampler: AbstractIndependent | None = None,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
     fold: Callable[[Any], Any] = lambda stacked: stacked,
@@ -208,11 +205,12 @@ def exact_draws(
         Whether every solve got there.
     """
     sampler = Perturbed() if sampler is None else sampler
+    problem = _prepared(sampler, post)
     out, good = [], True
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
-        values, codes = _summaries(post, keys, sampler, summary)
+        values, codes = _summaries(sampler, problem, keys, summary)
         out.append(jax.block_until_ready(fold(values)))
         good &= bool(jnp.all(codes == 1))
         if progress is not None:

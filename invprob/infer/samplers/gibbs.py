@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -15,8 +15,8 @@ from invprob.errors import CapabilityError
 from invprob.infer.coordinates import posterior_root, prior_precisions
 from invprob.infer.find_map import solve
 from invprob.infer.samplers.base import AbstractMarkov, Chains, Info
-from invprob.infer.solvers.cg import axpy
-from invprob.operators.base import AbstractLinearOperator, vdot
+from invprob.infer.solvers.cg import axpy, descend
+from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
 from invprob.priors.gaussian import Gaussian
 from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
@@ -163,36 +163,14 @@ class ScaleMixture(AbstractMarkov):
                 out = axpy(1, W.adjoint(g.covariance.inv(W.apply(v))), out)
             return out
 
-        return self._solve(precision, right, x, problem.root)
-
-    def _solve(self, precision: Any, right: PyTree, x: PyTree, root: AbstractLinearOperator) -> tuple[PyTree, Array]:
-        """``precision(x) = right`` by conjugate gradients preconditioned with ``root root.T``, from x."""
-
-        def conditioned(r):
-            return root.apply(root.adjoint(r))
-
-        # not of the right-hand side, which at high signal to noise is mostly signal
+        # in white coordinates; not relative to the right-hand side, which at high signal to noise is mostly signal
         enough = self.rtol * sum(leaf.size for leaf in jax.tree.leaves(x))
-        r = axpy(-1, precision(x), right)
-        z = conditioned(r)
-
-        def unfinished(state):
-            *_, rho, step = state
-            return (rho > enough) & (step < self.max_steps)
-
-        def body(state):
-            x, r, p, rho, step = state
-            q = precision(p)
-            alpha = rho / vdot(p, q)
-            x, r = axpy(alpha, p, x), axpy(-alpha, q, r)
-            z = conditioned(r)
-            new = vdot(r, z)
-            return x, r, axpy(new / rho, p, z), new, step + 1
-
-        start = (x, r, z, vdot(r, z), jnp.zeros((), jnp.int32))
-        x, _, _, rho, step = jax.lax.while_loop(unfinished, body, start)
+        root = problem.root
+        x, left, steps = descend(
+            precision, x, axpy(-1, precision(x), right), enough, self.max_steps, lambda r: root.apply(root.adjoint(r))
+        )
         # where rounding or the data broke the solve, its last x is no draw
-        return jax.tree.map(lambda a: jnp.where(jnp.isfinite(rho), a, jnp.nan), x), step
+        return jax.tree.map(lambda a: jnp.where(jnp.isfinite(left), a, jnp.nan), x), steps
 
     def latent(self, problem: Mixture, position: PyTree) -> PyTree:
         return position

@@ -29,6 +29,13 @@ class AbstractHamiltonian(AbstractMarkov):
 
     target_accept: eqx.AbstractVar[float]
 
+    def __check_init__(self):
+        if self.num_warmup < 1 or not 0 < self.target_accept < 1:
+            raise UsageError(
+                f"{type(self).__name__} takes num_warmup of at least 1 and target_accept between 0 and 1, not "
+                f"{self.num_warmup} and {self.target_accept:g}"
+            )
+
     @abstractmethod
     def kernel(self, log_prob: Any, step: Array, dtype) -> Any:
         """The TFP kernel for a density of lists of arrays with a leading chain axis."""
@@ -115,9 +122,6 @@ class HMC(AbstractHamiltonian):
     jitter: float = 0.2
     name: ClassVar[str] = "hmc"
 
-    def __check_init__(self):
-        _check(self)
-
     def kernel(self, log_prob, step, dtype):
         from tensorflow_probability.substrates import jax as tfp
 
@@ -161,9 +165,6 @@ class NUTS(AbstractHamiltonian):
     max_depth: int = 8
     name: ClassVar[str] = "nuts"
 
-    def __check_init__(self):
-        _check(self)
-
     def kernel(self, log_prob, step, dtype):
         from tensorflow_probability.substrates import jax as tfp
 
@@ -172,14 +173,6 @@ class NUTS(AbstractHamiltonian):
     def told(self, before, after):
         accept = jnp.exp(jnp.minimum(after.log_accept_ratio, 0))
         return Info(-after.energy, accept, after.has_divergence, after.leapfrogs_taken.astype(jnp.int32))
-
-
-def _check(sampler: HMC | NUTS) -> None:
-    if sampler.num_warmup < 1 or not 0 < sampler.target_accept < 1:
-        raise UsageError(
-            f"{type(sampler).__name__} takes num_warmup of at least 1 and target_accept between 0 and 1, not "
-            f"{sampler.num_warmup} and {sampler.target_accept:g}"
-        )
 
 
 __all__ = ["HMC", "NUTS"]

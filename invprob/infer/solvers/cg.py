@@ -8,13 +8,14 @@ the latent grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from invprob.covariance import AbstractCovariance
 from invprob.errors import CapabilityError
@@ -74,6 +75,52 @@ class Carry(eqx.Module):
 def axpy(a, x: PyTree, y: PyTree) -> PyTree:
     """``a x + y`` on pytrees."""
     return jax.tree.map(lambda p, q: a * p + q, x, y)
+
+
+def descend(
+    apply: Callable[[PyTree], PyTree],
+    x: PyTree,
+    residual: PyTree,
+    enough: Float[Array, ""] | float,
+    most: int,
+    condition: Callable[[PyTree], PyTree] = lambda r: r,
+) -> tuple[PyTree, Float[Array, ""], Int[Array, ""]]:
+    """Conjugate gradients within another algorithm, without metrics: from x and its residual ``b - K x``.
+
+    Parameters
+    ----------
+    apply
+        The positive definite operator K.
+    enough
+        Where ``r.T P r`` is small enough.
+    most
+        Most steps.
+    condition
+        The preconditioner P.
+
+    Returns
+    -------
+    x, left, steps
+        The last x, its ``r.T P r`` (not finite where the solve broke), and the steps taken.
+    """
+    z = condition(residual)
+
+    def unfinished(state):
+        *_, left, step = state
+        return (left > enough) & (step < most)
+
+    def body(state):
+        x, r, p, left, step = state
+        q = apply(p)
+        alpha = left / vdot(p, q)
+        x, r = axpy(alpha, p, x), axpy(-alpha, q, r)
+        z = condition(r)
+        new = vdot(r, z)
+        return x, r, axpy(new / left, p, z), new, step + 1
+
+    start = (x, residual, z, vdot(residual, z), jnp.zeros((), jnp.int32))
+    x, _, _, left, steps = jax.lax.while_loop(unfinished, body, start)
+    return x, left, steps
 
 
 class ConjugateGradient(AbstractSolver):

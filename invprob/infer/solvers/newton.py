@@ -21,7 +21,7 @@ from invprob.infer.solvers.base import (
     State,
     first_metrics,
 )
-from invprob.infer.solvers.cg import axpy
+from invprob.infer.solvers.cg import axpy, descend
 from invprob.operators.base import precision_of, vdot, zeros
 from invprob.posterior import Posterior, Whitened
 from invprob.priors.base import AbstractPrior
@@ -119,21 +119,11 @@ class NewtonCG(AbstractSolver):
         pull = jax.linear_transpose(push, xi)
         fisher = problem.posterior.likelihood.fisher(x)
 
-        def unfinished(state):
-            _, _, _, squared, count = state
-            return (squared > enough) & (count < self.inner)
+        def metric(p):
+            return jax.tree.map(jnp.add, pull(fisher(push(p)))[0], p)
 
-        def body(state):
-            d, r, p, squared, count = state
-            q = jax.tree.map(jnp.add, pull(fisher(push(p)))[0], p)
-            alpha = squared / vdot(p, q)
-            d, r = axpy(alpha, p, d), axpy(-alpha, q, r)
-            new = vdot(r, r)
-            return d, r, axpy(new / squared, p, r), new, count + 1
-
-        r = jax.tree.map(jnp.negative, g)
-        start = (jax.tree.map(jnp.zeros_like, g), r, r, vdot(r, r), jnp.zeros((), jnp.int32))
-        d, _, _, squared, _ = jax.lax.while_loop(unfinished, body, start)
+        zero, residual = jax.tree.map(jnp.zeros_like, g), jax.tree.map(jnp.negative, g)
+        d, squared, _ = descend(metric, zero, residual, enough, self.inner)
         return d, squared
 
     def latent(self, problem: Whitened, state: State) -> PyTree:
