@@ -18,7 +18,7 @@ _WHERE = {
     "priors": "", "Posterior": "posterior", "Hierarchy": "posterior",
     # inference
     "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
-    "field_hierarchy": "infer.strength",
+    "field_hierarchy": "infer.strength", "with_noise_scale": "infer.strength",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
     "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
     "fit_variational": "infer.variational", "laplace": "infer.laplace", "compare": "infer.compare",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from invprob.infer.laplace import laplace
     from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws
-    from invprob.infer.strength import field_hierarchy
+    from invprob.infer.strength import field_hierarchy, with_noise_scale
     from invprob.infer.variational import fit_variational
     from invprob.io.read import read_fits
     from invprob.io.write import write_fits

@@ -49,8 +49,13 @@ class Config(BaseModel):
     floor: float = Field(
         1.0, ge=0, description="how far below zero a positive image may go, in standard deviations of the noise"
     )
-    strength: float | Literal["auto", "fission"] = Field(
-        "auto", description="'auto' (from the data and their noise), 'fission', or a number: larger is smoother"
+    strength: float | Literal["auto", "fission", "sample"] = Field(
+        "auto",
+        description="'auto' (from the data and their noise), 'fission', 'sample' (with the image), or a number: larger "
+        "is smoother",
+    )
+    noise_scale: float | Literal["sample"] = Field(
+        1.0, description="factor of the noise's standard deviation; 'sample': found with the image"
     )
     amplitude: float | None = Field(None, gt=0, description="power at k = 0, by hand (with scale and slope)")
     scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
@@ -58,7 +63,10 @@ class Config(BaseModel):
     refine: int = Field(1, ge=1, le=16, description="latent pixels on a side of a data pixel")
     method: Literal["map", "sample"] = Field("map", description="best image with errors, or draws")
     num_samples: int | None = Field(
-        None, ge=0, le=100_000, description="draws; 0: no errors; default: 64 exact ones, 2000 of chains"
+        None,
+        ge=0,
+        le=100_000,
+        description="draws; 0: no errors; default: 64 exact ones, 2000 of chains, 4000 with hyperparameters",
     )
     sampler: str = Field("auto", description="'auto', or the name of a sampler, for method 'sample'")
     chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
@@ -78,7 +86,14 @@ class Config(BaseModel):
     @classmethod
     def _positive(cls, value):
         if isinstance(value, float) and not value > 0:
-            raise ValueError("should be 'auto', 'fission' or a number above zero")
+            raise ValueError("should be 'auto', 'fission', 'sample' or a number above zero")
+        return value
+
+    @field_validator("noise_scale")
+    @classmethod
+    def _above_zero(cls, value):
+        if isinstance(value, float) and not value > 0:
+            raise ValueError("should be 'sample' or a number above zero")
         return value
 
     @field_validator("intervals", mode="before")
@@ -92,7 +107,13 @@ class Config(BaseModel):
     @property
     def is_exact(self) -> bool:
         """Whether the posterior is Gaussian and its draws are independent ones."""
-        return self.prior == "gaussian" and not self.positive and self.sampler in ("auto", "exact")
+        plain = self.prior == "gaussian" and not self.positive and not self.samples_hyper
+        return plain and self.sampler in ("auto", "exact")
+
+    @property
+    def samples_hyper(self) -> bool:
+        """Whether hyperparameters are sampled with the image."""
+        return "sample" in (self.strength, self.noise_scale)
 
     @property
     def num_exact(self) -> int:

@@ -61,6 +61,10 @@ class Posterior(eqx.Module):
             raise CapabilityError(f"{type(self.prior).__name__} has no score")
         return jax.tree.map(jnp.add, jax.grad(self.likelihood.log_prob)(x), self.prior.score(x))
 
+    def chi2(self, x: PyTree) -> Float[Array, ""]:
+        """Sum of the squared residuals in sigmas over the valid data."""
+        return self.likelihood.chi2(x)
+
     def precision(self, x: PyTree, at: PyTree = None) -> PyTree:
         """``(J.T N^-1 J + S^-1) x``: the precision of a Gaussian prior after the data.
 
@@ -262,6 +266,20 @@ class Hierarchy(eqx.Module):
     start: PyTree
     lower: PyTree
     upper: PyTree
+
+    @property
+    def likelihood(self) -> AbstractLikelihood:
+        """The likelihood at the theta to begin with."""
+        return self.build(self.start).likelihood
+
+    @property
+    def structure(self) -> Structure:
+        """Structure of ``{"theta": theta, "x": x}``, what is sampled."""
+        return Structure({"theta": self.start, "x": self.build(self.start).structure.tree})
+
+    def chi2(self, latent: PyTree) -> Float[Array, ""]:
+        """Sum of the squared residuals in sigmas over the valid data, at ``{"theta": theta, "x": x}``."""
+        return self.build(latent["theta"]).chi2(latent["x"])
 
     def log_hyperprior(self, theta: PyTree) -> Float[Array, ""]:
         """Zero within the bounds, minus infinity outside."""

@@ -125,6 +125,8 @@ class Samples(Estimate):
         What keeps the draws from being trusted, one line each.
     bias
         What keeps the sampler from the posterior however long it runs; empty for an exact one.
+    hyper
+        Draws ``(chain, draw)`` of hyperparameters that were sampled with the image, by name.
     gradients
         Gradients of the log-density that all chains took, warm-up included; 0 for independent draws.
     """
@@ -136,4 +138,5 @@ class Samples(Estimate):
     quality: Quality | None = None
     failures: tuple[str, ...] = ()
     bias: str = ""
+    hyper: Mapping[str, Float[np.ndarray, "chain draw"]] = field(default_factory=dict)
     gradients: int = 0

@@ -45,9 +45,9 @@ def deconvolve(
     strength: Annotated[
         str | None,
         typer.Option(
-            help="'auto' (from the data and their noise), 'fission' (what predicts held-out noise best), or a number, "
-            "larger for smoother: for gaussian a factor on the inverse amplitude found, for the others in units of the "
-            "noise. Default: auto."
+            help="'auto' (from the data and their noise), 'fission' (what predicts held-out noise best), 'sample' "
+            "(gaussian: drawn together with the image, with --method sample), or a number, larger for smoother: for "
+            "gaussian a factor on the inverse amplitude found, for the others in units of the noise. Default: auto."
         ),
     ] = None,
     refine: Annotated[int | None, typer.Option(help="Latent pixels on a side of a data pixel. Default: 1.")] = None,
@@ -60,7 +60,7 @@ def deconvolve(
     ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option(help="Draws; 0: no errors. Default: 64 exact ones, or 2000 of chains."),
+        typer.Option(help="Draws; 0: no errors. Default: 64 exact ones, 2000 of chains, 4000 with --strength sample."),
     ] = None,
     sampler: Annotated[
         str | None,
@@ -80,6 +80,13 @@ def deconvolve(
     variance: Annotated[
         str | None,
         typer.Option(help="Noise map FILE[EXT]; end with :var, :std or :ivar where its name does not tell."),
+    ] = None,
+    noise_scale: Annotated[
+        str | None,
+        typer.Option(
+            help="Factor of the noise's standard deviation; 'sample': drawn together with the image, with --strength "
+            "sample. Default: 1."
+        ),
     ] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise standard deviation, in the data's unit.")] = None,
     mask: Annotated[str | None, typer.Option(help="Mask FILE[EXT], non-zero = bad.")] = None,
@@ -135,7 +142,8 @@ def deconvolve(
         config,
         dict(
             prior=prior, positive=positive, floor=floor,
-            strength=_number_or_word("--strength", "auto", "fission")(strength), refine=refine, method=method,
+            strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
+            noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
             num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
             intervals=_percentages(intervals), seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky),
             solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
@@ -220,6 +228,12 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"  prior: amplitude {cards['PRIORAMP']:.4g}, break {cards['PRIORSCL']:.4g} cycles/pixel, "
             f"slope {cards['PRIORSLP']:.3g} ({cards['STRENGTH']})"
         )
+        if "AMP16" in cards:
+            spread = ", ".join(f"{cards[f'{n}16']:.3g} to {cards[f'{n}84']:.3g}" for n in ("AMP", "SCL", "SLP"))
+            lines.append(f"  68 % of the draws have amplitude, break and slope {spread}")
+        if "NOISEFAC" in cards:
+            low, middle, high = (cards[name] for name in ("FAC16", "NOISEFAC", "FAC84"))
+            lines.append(f"  noise: standard deviation times {middle:.3f} ({low:.3f} to {high:.3f})")
     elif "PRIORSTR" in cards:
         lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
     if "FLOOR" in cards:

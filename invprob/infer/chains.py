@@ -19,7 +19,7 @@ from invprob.infer.diagnostics import Streaming
 from invprob.infer.loop import CHUNK_SECONDS, Checkpoint
 from invprob.infer.samplers.base import AbstractMarkov, Chains
 from invprob.infer.tracked import Tracked
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 
 BUFFER = 64  # most draws of a chain in one compiled call ...
 BUFFER_BYTES = 2**28  # ... and most bytes of them
@@ -130,7 +130,7 @@ class ChainRun:
 
 
 @eqx.filter_jit
-def _start(sampler: AbstractMarkov, post: Posterior, key, num_chains: int):
+def _start(sampler: AbstractMarkov, post: Posterior | Hierarchy, key, num_chains: int):
     problem = sampler.prepare(post)
     chains = sampler.init(problem, key, num_chains)
     x = jax.vmap(lambda position: sampler.latent(problem, position))(chains.position)
@@ -162,7 +162,7 @@ def _advance(sampler, problem, view, tracked, chains: Chains, key, count, size: 
 
 
 def run_chains(
-    post: Posterior,
+    post: Posterior | Hierarchy,
     sampler: AbstractMarkov,
     key,
     num_chains: int,

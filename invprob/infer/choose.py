@@ -24,7 +24,7 @@ from invprob.infer.solvers import (
 )
 from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import HasLogProb, capabilities
 from invprob.priors.gaussian import Gaussian
 
@@ -42,11 +42,11 @@ def _uniform(noise: AbstractCovariance) -> bool:
 class Prepares(Protocol):
     """A solver or a sampler."""
 
-    def prepare(self, post: Posterior) -> Any:
+    def prepare(self, post: Any) -> Any:
         """The problem, or a `CapabilityError`."""
 
 
-def fits(algorithm: Prepares, post: Posterior) -> bool:
+def fits(algorithm: Prepares, post: Posterior | Hierarchy) -> bool:
     """Whether a solver or a sampler takes the posterior; nothing is computed."""
     try:
         eqx.filter_eval_shape(algorithm.prepare, post)

@@ -17,16 +17,18 @@ from invprob.infer.chains import ChainRun, Record, SampleProgress, run_chains
 from invprob.infer.choose import fits
 from invprob.infer.diagnostics import Gate, Quality, assess
 from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
-from invprob.infer.samplers.gaussian import exact_draws, exact_sampler
+from invprob.infer.samplers.gaussian import Perturbed, exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
+from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.tfp import HMC, NUTS
 from invprob.operators.base import Structure
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import HasLogProb, capabilities
 from invprob.result import Samples, Status
 
 SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
-    "exact": lambda post, **settings: exact_sampler(post),
+    "exact": lambda post, **settings: Perturbed() if isinstance(post, Hierarchy) else exact_sampler(post),
+    "messenger": lambda post, **settings: Messenger(**settings),
     "gibbs": lambda post, **settings: ScaleMixture(**settings),
     "hmc": lambda post, **settings: HMC(**settings),
     "nuts": lambda post, **settings: NUTS(**settings),
@@ -36,7 +38,7 @@ LEAST = 4  # draws of a chain that can be judged at all
 
 
 def as_sampler(
-    method: str | AbstractSampler, post: Posterior, num_warmup: int | None = None
+    method: str | AbstractSampler, post: Posterior | Hierarchy, num_warmup: int | None = None
 ) -> tuple[AbstractSampler, str]:
     """The sampler for a name or a sampler, and the reason for it.
 
@@ -47,17 +49,21 @@ def as_sampler(
     CapabilityError
         Where none fits the posterior.
     """
-    if isinstance(method, AbstractSampler):
-        return method, "chosen by the caller"
     settings = {} if num_warmup is None else {"num_warmup": num_warmup}
     if method == "auto":
         return choose_sampler(post, **settings)
-    if method not in SAMPLERS:
+    if isinstance(method, str) and method not in SAMPLERS:
         raise UsageError(f"no sampler is called {method!r}; there are auto, {', '.join(SAMPLERS)}")
-    return SAMPLERS[method](post, **settings), "chosen by the caller"
+    sampler = method if isinstance(method, AbstractSampler) else SAMPLERS[method](post, **settings)
+    if not isinstance(post, sampler.takes):
+        raise CapabilityError(
+            f"sampler {sampler.name!r} takes a {sampler.takes.__name__}, not a {type(post).__name__}: for sampled "
+            "hyperparameters it is 'messenger', without them any other"
+        )
+    return sampler, "chosen by the caller"
 
 
-def choose_sampler(post: Posterior, **settings: Any) -> tuple[AbstractSampler, str]:
+def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[AbstractSampler, str]:
     """The sampler for a posterior, with these settings (``num_warmup``) where it takes them, and the reason in words.
 
     Raises
@@ -65,6 +71,16 @@ def choose_sampler(post: Posterior, **settings: Any) -> tuple[AbstractSampler, s
     CapabilityError
         When the prior offers nothing that a sampler here can use.
     """
+    if isinstance(post, Hierarchy):
+        if fits(messenger := Messenger(**settings), post):
+            return messenger, (
+                "convolution, Gaussian noise and a stationary Gaussian prior for every theta: Gibbs sampling of the "
+                "image, a messenger field and theta"
+            )
+        raise CapabilityError(
+            "no sampler for this hierarchy: for every theta a convolution behind a mask, a border or block sums, "
+            "Gaussian noise of independent data and a stationary Gaussian prior of one image are needed"
+        )
     name = type(post.prior).__name__
     if post.linear_gaussian() is not None:
         return exact_sampler(post), "linear operator, Gaussian noise and prior: independent exact draws"
@@ -81,7 +97,7 @@ def choose_sampler(post: Posterior, **settings: Any) -> tuple[AbstractSampler, s
 
 
 def sample(
-    post: Posterior,
+    post: Posterior | Hierarchy,
     key,
     num_samples: int = 1000,
     method: str | AbstractSampler = "auto",
@@ -98,7 +114,8 @@ def sample(
     Parameters
     ----------
     post
-        Posterior.
+        Posterior; or a `Hierarchy`, whose hyperparameters are then drawn together with the image: the latent is
+        ``{"theta": theta, "x": x}``.
     key
         Random key.
     num_samples
@@ -106,7 +123,8 @@ def sample(
     method
         ``"auto"`` chooses by structure: for a linear operator and Gaussian noise independent exact draws where the
         prior is Gaussian and Gibbs sampling where it is of norms (total variation, starlet, Laplace); Hamiltonian Monte
-        Carlo else. ``"exact"``, ``"gibbs"``, ``"hmc"``, ``"nuts"``, or a sampler.
+        Carlo else; for a hierarchy of Gaussian posteriors `Messenger`. ``"exact"``, ``"gibbs"``, ``"hmc"``, ``"nuts"``,
+        ``"messenger"``, or a sampler.
     num_chains
         Chains, from over-dispersed starts; four let R-hat see what one cannot. Independent draws have no chains.
     num_warmup
@@ -184,7 +202,7 @@ def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, v
     )  # fmt: skip
 
 
-def _judged(post: Posterior, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: Gate) -> Samples:
+def _judged(post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: Gate) -> Samples:
     record, done = run.record, run.done
     latents = jax.tree.map(lambda a: np.swapaxes(a[: done // run.every], 0, 1), record.kept)
     variance = jax.tree.map(lambda s: s / max(done * record.accept.shape[1] - 1, 1), record.square)
@@ -201,7 +219,7 @@ def _judged(post: Posterior, sampler: AbstractMarkov, reason: str, run: ChainRun
         status = Status.INTERRUPTED
     dtype = post.likelihood.data.dtype  # type: ignore[attr-defined]
     mean = jax.tree.map(lambda m: np.asarray(m, dtype), record.mean)
-    at_mean = post.likelihood.chi2(mean) if post.structure.matches(Structure(mean)) else jnp.nan
+    at_mean = post.chi2(mean) if post.structure.matches(Structure(mean)) else jnp.nan
     return _samples(
         post, mean, std, latents, sampler, status=status, reason=reason, steps=done * record.accept.shape[1],
         chi2=float(at_mean), quality=quality, failures=failures, gradients=run.gradients,
@@ -221,7 +239,9 @@ def _quality(record: Record, done: int) -> Quality:
     )
 
 
-def _samples(post: Posterior, mean: PyTree, std: PyTree, latents: PyTree, sampler: AbstractSampler, **more: Any):
+def _samples(
+    post: Posterior | Hierarchy, mean: PyTree, std: PyTree, latents: PyTree, sampler: AbstractSampler, **more: Any
+):
     """The result; of a view that is one image, with that image and its draws."""
     single = isinstance(mean, np.ndarray) and mean.ndim == 2
     return Samples(

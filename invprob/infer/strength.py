@@ -1,6 +1,8 @@
-"""Hyperparameters of the field prior: their hierarchy, from data alone."""
+"""Hierarchies: the hyperparameters of the field prior, from data alone, and the scale of the noise."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods, priors
-from invprob.covariance import without_levels
+from invprob.covariance import Diagonal, without_levels
+from invprob.errors import CapabilityError, UsageError
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, Posterior
 
@@ -66,6 +69,47 @@ def field_hierarchy(
         "log_slope": jnp.log(jnp.asarray(20.0, likelihood.data.dtype)),
     }
     return Hierarchy(model, start, lower, upper)
+
+
+class LouderModel(eqx.Module):
+    """theta -> posterior with the noise's standard deviation times ``exp(theta["log_noise"])``."""
+
+    build: Callable[[PyTree], Posterior]
+
+    def __call__(self, theta: PyTree) -> Posterior:
+        rest = {name: value for name, value in theta.items() if name != "log_noise"}
+        post = self.build(rest)
+        variance = jnp.exp(2 * theta["log_noise"])
+        return eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v * variance)
+
+
+def with_noise_scale(hierarchy: Hierarchy, factor: float = 3.0) -> Hierarchy:
+    """A hierarchy with the scale of the noise among its hyperparameters.
+
+    Parameters
+    ----------
+    hierarchy
+        Hierarchy whose theta is a dictionary and whose noise is `invprob.Diagonal`.
+    factor
+        The standard deviation of the noise is at most so many times that which is given, and at least that divided by
+        the factor, a priori flat in its logarithm.
+
+    Returns
+    -------
+    Hierarchy
+        With ``theta["log_noise"]``, the logarithm of the factor of the standard deviation, zero to begin with.
+    """
+    noise = getattr(hierarchy.likelihood, "noise", None)
+    if not isinstance(hierarchy.start, dict) or not isinstance(noise, Diagonal):
+        raise CapabilityError("the scale of the noise needs a dictionary as theta and Diagonal noise")
+    if not factor > 1:
+        raise UsageError(f"the factor of the noise is above one, not {factor:g}")
+    zero = jnp.zeros((), noise.variance.dtype)
+    wide = jnp.log(zero + factor)
+    return Hierarchy(
+        LouderModel(hierarchy.build), {**hierarchy.start, "log_noise": zero},
+        {**hierarchy.lower, "log_noise": -wide}, {**hierarchy.upper, "log_noise": wide},
+    )  # fmt: skip
 
 
 def _predicted_variance(post: Posterior, likelihood: likelihoods.Gaussian) -> Float[Array, ""]:

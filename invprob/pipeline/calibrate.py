@@ -94,6 +94,11 @@ def calibrate_configuration(
             "calibration draws truths from the prior: it takes the gaussian and log-normal fields, and sparse priors "
             "of one image without --positive and --sky fit"
         )
+    if config.samples_hyper:
+        raise UsageError(
+            "calibration holds the strength and the noise fixed, since their wide hyperpriors hold few images like "
+            "this one: give strength 'auto' or a number, and noise_scale a number"
+        )
     check(config)
     observation = read(config)
     with jax.enable_x64(config.dtype == "float64"):

@@ -17,11 +17,12 @@ from invprob.operators.base import total
 from invprob.pipeline.listener import Listener
 from invprob.pipeline.model import Model
 from invprob.pipeline.prior import Cards, nominal
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 from invprob.result import Samples
 
 SHOWN = 3  # reasons that are said; the header has all
 NUM_CHAIN_DRAWS = 2000  # of all chains, where the configuration does not say
+NUM_HYPER_DRAWS = 4000  # the same with hyperparameters, which mix more slowly than the image
 
 
 def check_sampler(model: Model, config: Config) -> None:
@@ -32,10 +33,10 @@ def check_sampler(model: Model, config: Config) -> None:
     UsageError
         With what the sampler needs.
     """
-    post = nominal(model, config)
+    target = nominal(model, config).target
     try:
-        sampler, _ = as_sampler(config.sampler, post, config.num_warmup)
-        eqx.filter_eval_shape(sampler.prepare, post)
+        sampler, _ = as_sampler(config.sampler, target, config.num_warmup)
+        eqx.filter_eval_shape(sampler.prepare, target)
     except CapabilityError as error:
         raise UsageError(f"method 'sample' with sampler {config.sampler!r} does not fit: {error}") from error
 
@@ -46,18 +47,27 @@ def check_sampler_name(name: str) -> None:
         raise UsageError(f"no sampler is called {name!r}; there are auto, {', '.join(SAMPLERS)}")
 
 
-def chains(model: Model, post: Posterior, config: Config, key, listener: Listener, checkpoint: Any) -> Samples:
-    """The draws of the whole latent, with their quality."""
-    sampler, reason = as_sampler(config.sampler, post, config.num_warmup)
-    number = NUM_CHAIN_DRAWS if config.num_samples is None else config.num_samples
+def chains(target: Posterior | Hierarchy, config: Config, key, listener: Listener, checkpoint: Any) -> Samples:
+    """The draws of the whole latent, with their quality; hyperparameters apart from it."""
+    sampler, reason = as_sampler(config.sampler, target, config.num_warmup)
+    number = NUM_HYPER_DRAWS if isinstance(target, Hierarchy) else NUM_CHAIN_DRAWS
+    number = number if config.num_samples is None else config.num_samples
     warmup = f", after {sampler.num_warmup} steps of warm-up each" if isinstance(sampler, AbstractMarkov) else ""
     listener.note(f"sampling: {number} draws of {config.chains} chains{warmup} ({reason})")
-    found = sample(post, key, number, sampler, num_chains=config.chains, progress=listener.step, checkpoint=checkpoint)
+    found = sample(
+        target, key, number, sampler, num_chains=config.chains, progress=listener.step, checkpoint=checkpoint
+    )
     for line in found.failures[:SHOWN]:
         listener.note(f"not mixed: {line}")
     if len(found.failures) > SHOWN:
         listener.note(f"not mixed: and {len(found.failures) - SHOWN} more, in the header (GATE)")
-    return replace(found, reason=reason)
+    found = replace(found, reason=reason)
+    if not isinstance(target, Hierarchy):
+        return found
+    return replace(
+        found, x=found.x["x"], latents=found.latents["x"], latent_std=found.latent_std["x"],
+        hyper=found.latents["theta"],
+    )  # fmt: skip
 
 
 def on_the_footprint(model: Model, found: Samples) -> tuple[np.ndarray, np.ndarray]:

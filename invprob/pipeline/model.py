@@ -142,10 +142,12 @@ def build_model(observation: Observation, config: Config, frame: Frame | None = 
     elif config.sky != "none":
         data = data - jnp.asarray(config.sky, dtype)
     _check_range(observation, dtype)
-    noise = Diagonal(jnp.asarray(observation.variance, dtype))
+    # where the scale is sampled, the one given is where it begins
+    factor = 1.0 if config.noise_scale == "sample" else config.noise_scale
+    noise = Diagonal(jnp.asarray(observation.variance * factor**2, dtype))
     observed = likelihoods.Gaussian(operator, data, noise, jnp.asarray(observation.valid))
     share = 1 if is_brightness else frame.factor**2
-    unit = np.sqrt(np.median(observation.variance[observation.valid])) / share
+    unit = factor * np.sqrt(np.median(observation.variance[observation.valid])) / share
     return Model(frame, kernel, operator, observed, others, jnp.asarray(unit, dtype))
 
 

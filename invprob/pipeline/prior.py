@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,21 +19,40 @@ from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import as_solver
 from invprob.infer.fission import RTOL, strength_by_fission
 from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
-from invprob.infer.strength import field_hierarchy
+from invprob.infer.strength import field_hierarchy, with_noise_scale
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import AbstractPrior
 
 Cards = dict[str, tuple[Any, str]]
 
+SPECTRUM = {
+    "log_amplitude": ("PRIORAMP", "A of P(k) = A (1 + (k/k0)^2)^(-a/2)"),
+    "log_scale": ("PRIORSCL", "k0, cycles per latent pixel"),
+    "log_slope": ("PRIORSLP", "a"),
+}
+
 
 @dataclass(frozen=True)
 class Strength:
-    """A posterior with its hyperparameters set, and the record of how they were."""
+    """A posterior with its hyperparameters set, and the record of how they were.
+
+    Where they are sampled with the image, ``hierarchy`` has what they begin with and their bounds.
+    """
 
     post: Posterior
     cards: Cards
+    hierarchy: Hierarchy | None = None
+
+    @property
+    def target(self) -> Posterior | Hierarchy:
+        """What is sampled."""
+        return self.post if self.hierarchy is None else self.hierarchy
+
+    def given(self, theta: Mapping[str, Any]) -> Posterior:
+        """The posterior at sampled hyperparameters."""
+        return self.post if self.hierarchy is None else self.hierarchy.build(dict(theta))
 
 
 def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -> Strength:
@@ -44,14 +64,23 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
     return _named(model, config, listener)
 
 
-def nominal(model: Model, config: Config) -> Posterior:
-    """The posterior of the prior that is asked for, at some strength: to see whether a solver fits."""
+def nominal(model: Model, config: Config) -> Strength:
+    """The posterior of the prior that is asked for, at some strength: to see whether a solver or sampler fits."""
     if config.prior in FIELDS:
         hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
         field = _field(model, hierarchy.start)
-        return _finished(model, config, priors.LogNormal(field) if config.prior == "lognormal" else field, {}).post
+        found = _finished(model, config, priors.LogNormal(field) if config.prior == "lognormal" else field, {})
+        return replace(found, hierarchy=_sampled(hierarchy, hierarchy.start, config))
     named = named_prior(config.prior)
-    return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {}).post
+    return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
+
+
+def _sampled(hierarchy: Hierarchy, start: dict[str, Array], config: Config) -> Hierarchy | None:
+    """The hierarchy from a start, with the scale of the noise where asked for; None where nothing is sampled."""
+    if not config.samples_hyper:
+        return None
+    hierarchy = replace(hierarchy, start=start)
+    return with_noise_scale(hierarchy) if config.noise_scale == "sample" else hierarchy
 
 
 def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
@@ -84,11 +113,10 @@ def _finished(model: Model, config: Config, prior: AbstractPrior, cards: Cards) 
 def _evidence(model: Model, config: Config, listener: Listener) -> tuple[dict[str, Array], Cards]:
     """Logarithms of amplitude, scale and slope of the Gaussian field, and their cards."""
     by_hand = (config.amplitude, config.scale, config.slope)
-    names = {"log_amplitude": "PRIORAMP", "log_scale": "PRIORSCL", "log_slope": "PRIORSLP"}
     hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
     if all(value is not None for value in by_hand):
         theta = {
-            name: jnp.log(jnp.asarray(value, model.dtype)) for name, value in zip(names, by_hand, strict=True)
+            name: jnp.log(jnp.asarray(value, model.dtype)) for name, value in zip(SPECTRUM, by_hand, strict=True)
         }  # fmt: skip
         evidence, how = Evidence(theta, float("nan"), "by hand", 0), "set by hand"
     else:
@@ -101,12 +129,7 @@ def _evidence(model: Model, config: Config, listener: Listener) -> tuple[dict[st
     if isinstance(config.strength, float):
         theta["log_amplitude"] = theta["log_amplitude"] - jnp.log(config.strength)
         how += f", inverse amplitude times {config.strength:g}"
-    words = {
-        "PRIORAMP": "A of P(k) = A (1 + (k/k0)^2)^(-a/2)",
-        "PRIORSCL": "k0, cycles per latent pixel",
-        "PRIORSLP": "a",
-    }
-    cards: Cards = {names[name]: (float(np.exp(float(v))), words[names[name]]) for name, v in theta.items()}
+    cards: Cards = {SPECTRUM[name][0]: (float(np.exp(float(v))), SPECTRUM[name][1]) for name, v in theta.items()}
     cards["STRENGTH"] = (how, "how the prior's strength was chosen")
     if np.isfinite(evidence.log_evidence):
         cards["LOGEVID"] = (evidence.log_evidence, f"log evidence at the values found ({evidence.method})")
@@ -120,7 +143,22 @@ def _field(model: Model, theta: dict[str, Array]) -> priors.GaussianField:
 
 def _gaussian(model: Model, config: Config, listener: Listener) -> Strength:
     theta, cards = _evidence(model, config, listener)
-    return _finished(model, config, _field(model, theta), cards)
+    if config.samples_hyper:
+        cards["STRENGTH"] = ("sampled with the image, from the largest marginal likelihood", "how it was chosen")
+    hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
+    return replace(_finished(model, config, _field(model, theta), cards), hierarchy=_sampled(hierarchy, theta, config))
+
+
+def hyper_cards(hyper: Mapping[str, np.ndarray]) -> Cards:
+    """Median and 68 % interval of each hyperparameter that was sampled."""
+    cards: Cards = {}
+    for name, (keyword, words) in {**SPECTRUM, "log_noise": ("NOISEFAC", "factor of the noise's sigma")}.items():
+        if name in hyper:
+            low, middle, high = np.exp(np.percentile(hyper[name], [16, 50, 84]))
+            cards[keyword] = (float(middle), f"{words}, median")
+            cards[f"{keyword[-3:]}16"] = (float(low), f"16 % of the draws of {keyword} are below")
+            cards[f"{keyword[-3:]}84"] = (float(high), f"84 % of the draws of {keyword} are below")
+    return cards
 
 
 def _lognormal(model: Model, config: Config, listener: Listener) -> Strength:

@@ -28,7 +28,7 @@ from invprob.operators.base import total
 from invprob.pipeline.draws import chains, check_sampler, check_sampler_name, on_the_footprint, quality_cards
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
-from invprob.pipeline.prior import choose_strength, nominal
+from invprob.pipeline.prior import choose_strength, hyper_cards, nominal
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
 
@@ -154,6 +154,7 @@ def check(config: Config) -> None:
             "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
         )
     check_sampler_name(config.sampler)
+    _check_hyper(config)
     if config.method == "sample" and config.num_samples == 0:
         raise UsageError("method 'sample' needs num_samples of at least 1")
     if config.method != "sample" and config.intervals:
@@ -162,6 +163,21 @@ def check(config: Config) -> None:
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
     if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
+
+
+def _check_hyper(config: Config) -> None:
+    if not config.samples_hyper:
+        return
+    what = "strength" if config.strength == "sample" else "noise_scale"
+    if config.method != "sample" or config.prior != "gaussian" or config.positive:
+        raise UsageError(
+            f"{what} 'sample' draws the spectrum of the gaussian prior together with the image: it goes with method "
+            "'sample' and prior 'gaussian', not positive"
+        )
+    if config.strength != "sample":
+        raise UsageError("noise_scale 'sample' goes with strength 'sample': what is noise depends on what is signal")
+    if config.amplitude is not None:
+        raise UsageError("amplitude, scale and slope are sampled with strength 'sample': give none by hand")
 
 
 def by_chains(config: Config) -> bool:
@@ -179,7 +195,7 @@ def check_solver(model: Model, config: Config) -> None:
     """
     if config.solver == "auto":
         return
-    post = nominal(model, config)
+    post = nominal(model, config).post
     try:
         solver, _ = as_solver(config.solver, post, config.rtol)
         eqx.filter_eval_shape(solver.prepare, post)
@@ -245,15 +261,15 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
 
 def _sampled(observation, config, model, strength, listener, checkpoint) -> Samples:
     """The posterior mean and the draws of chains."""
-    found = chains(model, strength.post, config, random_key(observation, config), listener, checkpoint)
+    found = chains(strength.target, config, random_key(observation, config), listener, checkpoint)
     if found.status is Status.INTERRUPTED:
         return found
     has_parts = model.others is not None
     mean = jax.tree.map(jnp.asarray, found.x)
-    seen = jax.tree.map(np.asarray, _views(strength.post, model.cut, mean, has_parts))
-    best = replace(
-        found, cards={**strength.cards, **quality_cards(found, config)}, chi2=float(seen["chi2"]), latents=None
-    )
+    post = strength.given({name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()})
+    seen = jax.tree.map(np.asarray, _views(post, model.cut, mean, has_parts))
+    cards = {**strength.cards, **hyper_cards(found.hyper), **quality_cards(found, config)}
+    best = replace(found, cards=cards, chi2=float(seen["chi2"]), latents=None)
     best = assemble(best, seen, None, observation, model, config)
     assert isinstance(best, Samples)
     draws, std = on_the_footprint(model, found)

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from invprob.infer.mixing import mean_ess
 from invprob.infer.sample import sample
 from invprob.infer.samplers.base import AbstractSampler
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 from invprob.result import Samples, Status
 from invprob.testing.base import require
 from invprob.testing.solvers import dense_posterior, small_problem
@@ -20,7 +20,7 @@ SIGMAS = 5.0  # Monte-Carlo standard errors that a statistic may be off
 
 
 def check_sampler(
-    sampler: AbstractSampler, post: Posterior | None = None, key: Any = None, num_samples: int = 3000
+    sampler: AbstractSampler, post: Posterior | Hierarchy | None = None, key: Any = None, num_samples: int = 3000
 ) -> None:
     """Check that a sampler draws from the posterior.
 
@@ -32,7 +32,8 @@ def check_sampler(
     sampler
         Sampler that takes a linear operator, Gaussian noise and a Gaussian prior.
     post
-        A small linear-Gaussian posterior; default: `small_problem` of 6 x 6 data.
+        A small linear-Gaussian posterior, or a hierarchy that is the same one for every theta; default: `small_problem`
+        of 6 x 6 data.
     key
         Random key.
     num_samples
@@ -46,12 +47,12 @@ def check_sampler(
     good = result.status in (Status.CONVERGED, Status.NOT_MIXED)
     require(good, sampler, "status", f"{result.status.name} after {num_samples} draws")
     few = [sample(post, k, 16, sampler).latents for k in (key, key, jax.random.fold_in(key, 1))]
-    one, again, other = (np.asarray(jax.vmap(lambda x: ravel_pytree(x)[0])(d[0])) for d in few)
+    one, again, other = (np.asarray(ravel_pytree(draws)[0]) for draws in few)
     require(np.array_equal(one, again), sampler, "the same key gives the same draws")
     require(not np.any(one == other), sampler, "another key gives other draws")
 
 
-def off_by(post: Posterior, result: Samples) -> dict[str, float]:
+def off_by(post: Posterior | Hierarchy, result: Samples) -> dict[str, float]:
     """How far draws are from the dense posterior, in Monte-Carlo standard errors.
 
     Returns
@@ -60,8 +61,11 @@ def off_by(post: Posterior, result: Samples) -> dict[str, float]:
         ``"mean"`` and ``"variance"`` of the worst unknown, less what the worst of many is off by chance, and
         ``"energy"``: the sum of the squares in white coordinates, which sees an error of the scale of all.
     """
+    latents = result.latents
+    if isinstance(post, Hierarchy):
+        post, latents = post.build(post.start), latents["x"]
     mean, covariance = dense_posterior(post)
-    flat = jax.vmap(jax.vmap(lambda x: ravel_pytree(x)[0]))(result.latents)
+    flat = jax.vmap(jax.vmap(lambda x: ravel_pytree(x)[0]))(latents)
     u = np.asarray(flat, float) - np.ravel(ravel_pytree(mean)[0])
     sd = np.sqrt(np.diag(covariance))
     size = u.shape[-1]

@@ -2,17 +2,28 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import pytest
 
 from invprob.infer.sample import sample
 from invprob.infer.samplers import HMC, Perturbed, ScaleMixture
+from invprob.posterior import Hierarchy
 from invprob.testing import check_sampler, small_problem
 from invprob.testing.samplers import off_by
 
 from ..cases import SAMPLERS
 from .problems import masked_problem, psf
 
-PROBLEMS = {"conditioned": lambda: masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11))}
+
+def whatever_theta():
+    post, zero = masked_problem(side=6, amplitude=4.0, kernel=psf(2.5, 3)), jnp.zeros(())
+    return Hierarchy(lambda theta: post, zero, zero - 1, zero + 1)
+
+
+PROBLEMS = {
+    "conditioned": lambda: masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11)),
+    "messenger": whatever_theta,
+}
 LENGTH = {"nuts": 1500}
 
 

@@ -77,6 +77,51 @@ def test_other_priors(fields, sampler):
         assert found.draws.min() >= cards["FLOOR"] - 1e-4
 
 
+def test_hyperparameters_are_sampled_with_the_image():
+    """The noise that is said is twice what it is: the draws say so, and the fit is as good as it can be."""
+    true = observation()
+    louder = Observation.from_arrays(true.data, 4 * true.variance, psf=true.psf)
+    asked = dict(prior="gaussian", strength="sample", noise_scale="sample", sky="fit")
+    found = deconvolve(louder, settings(num_samples=600, num_warmup=60, **asked))
+    cards = {key: value for key, (value, _) in found.cards.items()}
+    assert isinstance(found, Samples) and found.solver == "messenger"
+    assert set(found.hyper) == {"log_amplitude", "log_scale", "log_slope", "log_noise"}
+    assert all(draws.shape == (4, 150) for draws in found.hyper.values())
+    noise = np.exp(found.hyper["log_noise"])
+    assert cards["NOISEFAC"] == pytest.approx(np.median(noise)) and cards["FAC16"] < 0.55 < cards["FAC84"] * 1.2
+    assert cards["AMP16"] < cards["PRIORAMP"] < cards["AMP84"]
+    assert found.draws.shape == (600, *SHAPE) and found.std.shape == SHAPE
+    assert cards["SKY"] == pytest.approx(0.0, abs=5 * cards["SKYERR"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"strength": "sample"}, "goes with method 'sample' and prior 'gaussian'"),
+        ({"strength": "sample", "prior": "gaussian", "method": "map"}, "goes with method 'sample'"),
+        ({"noise_scale": "sample", "prior": "gaussian"}, "goes with strength 'sample'"),
+        ({"noise_scale": 0.0}, "number above zero"),
+        (
+            {"strength": "sample", "prior": "gaussian", "amplitude": 1.0, "scale": 0.1, "slope": 3.0},
+            "give none by hand",
+        ),
+        ({"strength": "sample", "prior": "gaussian", "sampler": "hmc"}, "Hierarchy"),
+    ],
+)
+def test_hyperparameters_that_cannot_be_sampled_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        deconvolve(observation(), settings(**fields))
+
+
+def test_the_noise_may_be_scaled_by_hand():
+    plain = settings(prior="gaussian", method="map", num_samples=0, amplitude=50.0, scale=0.1, slope=3.0)
+    true = observation()
+    louder = Observation.from_arrays(true.data, 4 * true.variance, psf=true.psf)
+    scaled = deconvolve(true, plain.model_copy(update={"noise_scale": 2.0}))
+    np.testing.assert_allclose(scaled.image, deconvolve(louder, plain).image, rtol=1e-5)
+    assert np.abs(scaled.image - deconvolve(true, plain).image).max() > 0.1
+
+
 def test_too_few_draws_are_written_with_their_verdict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "image.fits")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from invprob.posterior import Posterior
+from invprob.posterior import Hierarchy, Posterior
 
 
 class AbstractSampler(eqx.Module):
@@ -17,10 +17,12 @@ class AbstractSampler(eqx.Module):
     name: eqx.AbstractClassVar[str]
     bias: ClassVar[str] = ""
     """What keeps its draws from those of the posterior however long it runs; empty where nothing does."""
+    takes: ClassVar[type[Posterior] | type[Hierarchy]] = Posterior
+    """A posterior, or one with its hyperparameters."""
 
     @abstractmethod
-    def prepare(self, post: Posterior) -> Any:
-        """The problem as a pytree.
+    def prepare(self, post: Any) -> Any:
+        """The problem as a pytree, of a `Posterior` or, where hyperparameters are sampled too, a `Hierarchy`.
 
         Raises
         ------

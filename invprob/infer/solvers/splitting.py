@@ -202,6 +202,59 @@ class Split(eqx.Module):
         return x if self.key is None else x[self.key]
 
 
+class Apart(eqx.Module):
+    """A linear posterior with the convolution apart from the rest of the forward operator.
+
+    Parameters
+    ----------
+    data
+        The likelihood as a function of the convolved image.
+    otf
+        Transfer function of the convolution.
+    prior
+        Prior of the images.
+    images
+        Structure of the images, all of one shape.
+    shape
+        Shape of an image.
+    key
+        Name of the images in the latent dictionary; None where the latent is the images alone.
+    """
+
+    data: DataTerm
+    otf: Complex[Array, "ky kx"]
+    prior: AbstractPrior
+    images: Structure
+    shape: tuple[int, int] = eqx.field(static=True)
+    key: str | None = eqx.field(static=True)
+
+
+def apart(post: Posterior, needed_by: str, instead: str) -> Apart:
+    """The convolution of a posterior apart from the border, mask, block sums and levels behind it.
+
+    Raises
+    ------
+    CapabilityError
+        When the forward operator or the noise is not of that form: says what the algorithm ``needed_by`` needs, and
+        what to take ``instead``.
+    """
+    like = post.likelihood
+    if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.noise, Diagonal):
+        raise CapabilityError(f"{needed_by} needs Gaussian noise with a Diagonal covariance; {instead}")
+    operator, prior, key, levels = _without_levels(like.operator, post.prior)
+    *left, last = operator.operators if isinstance(operator, LinearComposition) else (operator,)
+    images = operator.in_structure
+    if isinstance(last, Sum) and left:
+        operator = compose(*left)
+    found = split_convolution(operator) if isinstance(operator, AbstractLinearOperator) else None
+    if found is None:
+        raise CapabilityError(f"{needed_by} needs a convolution behind a mask, a border or block sums; {instead}")
+    R, circular = found
+    weight = like.noise.inv(jnp.ones_like(like.data))
+    gram = R.apply(R.adjoint(jnp.ones_like(like.data)))
+    return Apart(DataTerm(R, like.data, weight, gram, levels), circular.otf, prior, images, circular.shape, key)
+
+
 def split(post: Posterior) -> Split:
     """A posterior taken apart.
 
@@ -210,32 +263,13 @@ def split(post: Posterior) -> Split:
     CapabilityError
         When the forward operator, the noise or the prior is not of the form above; says which.
     """
-    like = post.likelihood
-    if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.noise, Diagonal):
-        raise CapabilityError(
-            "ADMM needs Gaussian noise with a Diagonal covariance; primal-dual steps (pdhg) need less"
-        )
-    operator, prior, key, levels = _without_levels(like.operator, post.prior)
-    *left, last = operator.operators if isinstance(operator, LinearComposition) else (operator,)
-    images = operator.in_structure
-    if isinstance(last, Sum) and left:
-        operator = compose(*left)
-    found = split_convolution(operator) if isinstance(operator, AbstractLinearOperator) else None
-    if found is None:
-        raise CapabilityError(
-            "ADMM needs a convolution behind a mask, a border or block sums; primal-dual steps (pdhg) take any "
-            "linear operator"
-        )
-    R, circular = found
-    terms = prior.as_terms()
+    found = apart(post, "ADMM", "primal-dual steps (pdhg) take any linear operator and noise")
+    terms = found.prior.as_terms()
     if terms is None:
-        raise CapabilityError(f"{type(prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
-    dtype = like.data.dtype
-    weight = like.noise.inv(jnp.ones_like(like.data))
-    gram = R.apply(R.adjoint(jnp.ones_like(like.data)))
-    data = DataTerm(R, like.data, weight, gram, levels)
-    shape = circular.shape
-    return Split(data, circular.otf, tuple(_term(W, g, images, shape, dtype) for W, g in terms), images, shape, key)
+        raise CapabilityError(f"{type(found.prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
+    dtype = found.data.data.dtype
+    made = tuple(_term(W, g, found.images, found.shape, dtype) for W, g in terms)
+    return Split(found.data, found.otf, made, found.images, found.shape, found.key)
 
 
 def _without_levels(operator: Any, prior: AbstractPrior) -> tuple[Any, AbstractPrior, str | None, Levels | None]:
@@ -296,4 +330,4 @@ def _symbol(response: Float[Array, "y x"]) -> Float[Array, "ky kx"]:
     return jnp.maximum(jnp.real(jnp.fft.rfft2(jnp.roll(response, middle, (0, 1)))), 0)
 
 
-__all__ = ["DataTerm", "Levels", "Split", "Term", "split"]
+__all__ = ["Apart", "DataTerm", "Levels", "Split", "Term", "apart", "split"]
