@@ -270,6 +270,7 @@ SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
     "conditioned": (samplers.Conditioned, lambda: samplers.Conditioned(TwoGrid((10, 10), rtol=1e-7))),
     "gibbs": (samplers.ScaleMixture, samplers.ScaleMixture),
     "hmc": (samplers.HMC, samplers.HMC),
+    "langevin": (samplers.Langevin, samplers.Langevin),
     "messenger": (samplers.Messenger, lambda: samplers.Messenger(num_moves=2)),
     "nuts": (samplers.NUTS, samplers.NUTS),
     "perturbed": (samplers.Perturbed, samplers.Perturbed),

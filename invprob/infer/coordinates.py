@@ -25,7 +25,7 @@ from invprob.operators import Each, Multiply
 from invprob.operators.base import AbstractLinearOperator, Structure, compose, total
 from invprob.operators.fourier import half_shape
 from invprob.posterior import Posterior
-from invprob.priors.base import AbstractPrior, HasLogProb
+from invprob.priors.base import AbstractPrior, HasLogProb, HasScore
 from invprob.priors.constrained import LowerBound
 from invprob.priors.norms import AbstractNorm, Exponential
 
@@ -177,6 +177,33 @@ def prior_precisions(prior: AbstractPrior, dtype) -> PyTree:
         else:
             found.append(jnp.full(shape, row[middle]))
     return prior.structure.treedef.unflatten(found)
+
+
+def score_precisions(prior: HasScore, x: PyTree) -> PyTree:
+    """The precision of a prior that is known by its score, for each array of its latent, as `posterior_root` takes it.
+
+    The curvature of the density at x along each Fourier mode, or each number, estimated with random vectors. Where the
+    density is not log-concave it is taken by its size.
+    """
+    leaves, treedef = jax.tree.flatten(x)
+
+    def probe(key):
+        v = white(key, prior.structure, leaves[0].dtype)
+        bent = jax.jvp(prior.score, (x,), (v,))[1]
+        return [
+            -jnp.real(jnp.conj(jnp.fft.rfft2(a)) * jnp.fft.rfft2(b)) / a.size if a.ndim == 2 else -a * b
+            for a, b in zip(jax.tree.leaves(v), jax.tree.leaves(bent), strict=True)
+        ]
+
+    found = [jnp.abs(jnp.mean(a, axis=0)) for a in jax.lax.map(probe, jax.random.split(jax.random.key(0), PROBES))]
+    return treedef.unflatten([_smooth(a) if leaf.ndim == 2 else a for a, leaf in zip(found, leaves, strict=True)])
+
+
+def _smooth(spectrum: Array) -> Array:
+    """Mean over the neighbours of each frequency, which have much the same."""
+    wide = jnp.pad(spectrum, 1, mode="edge")
+    ny, nx = spectrum.shape
+    return total([wide[i : i + ny, j : j + nx] for i in range(3) for j in range(3)]) / 9
 
 
 def _of_covariance(covariance: AbstractCovariance) -> PyTree:

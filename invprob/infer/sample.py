@@ -19,11 +19,12 @@ from invprob.infer.diagnostics import Gate, Quality, assess
 from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
 from invprob.infer.samplers.gaussian import Perturbed, exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
+from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.tfp import HMC, NUTS
 from invprob.operators.base import Structure
 from invprob.posterior import Hierarchy, Posterior
-from invprob.priors.base import HasLogProb, capabilities
+from invprob.priors.base import HasLogProb, HasScore, capabilities
 from invprob.result import Samples, Status
 
 SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
@@ -31,6 +32,7 @@ SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
     "messenger": lambda post, **settings: Messenger(**settings),
     "gibbs": lambda post, **settings: ScaleMixture(**settings),
     "hmc": lambda post, **settings: HMC(**settings),
+    "langevin": lambda post, **settings: Langevin(**settings),
     "nuts": lambda post, **settings: NUTS(**settings),
 }
 CHUNK = 16  # independent draws in one compiled call
@@ -92,8 +94,12 @@ def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[Abstra
         return HMC(**settings), (
             f"{name} prior with a log-density: Hamiltonian Monte Carlo in locally stationary posterior coordinates"
         )
+    if isinstance(post.prior, HasScore):
+        return Langevin(**settings), (
+            f"{name} prior with a score and no density: Langevin dynamics, approximate, since nothing can be refused"
+        )
     can = ", ".join(capabilities(post.prior)) or "nothing"
-    raise CapabilityError(f"no sampler for a {name} prior: it offers {can}; a sampler needs HasLogProb or HasPrecision")
+    raise CapabilityError(f"no sampler for a {name} prior: it offers {can}; a sampler needs at least HasScore")
 
 
 def sample(
@@ -123,7 +129,8 @@ def sample(
     method
         ``"auto"`` chooses by structure: for a linear operator and Gaussian noise independent exact draws where the
         prior is Gaussian and Gibbs sampling where it is of norms (total variation, starlet, Laplace); Hamiltonian Monte
-        Carlo else; for a hierarchy of Gaussian posteriors `Messenger`. ``"exact"``, ``"gibbs"``, ``"hmc"``, ``"nuts"``,
+        Carlo else, and Langevin dynamics, which are approximate, for a prior that has a score and no density; for a
+        hierarchy of Gaussian fields `Messenger`. ``"exact"``, ``"gibbs"``, ``"hmc"``, ``"nuts"``, ``"langevin"``,
         ``"messenger"``, or a sampler.
     num_chains
         Chains, from over-dispersed starts; four let R-hat see what one cannot. Independent draws have no chains.

@@ -3,6 +3,7 @@
 from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Chains, Draw, Info
 from invprob.infer.samplers.gaussian import Conditioned, Perturbed, exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
+from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.tfp import HMC, NUTS
 
@@ -16,6 +17,7 @@ __all__ = [
     "Conditioned",
     "Draw",
     "Info",
+    "Langevin",
     "Messenger",
     "Perturbed",
     "ScaleMixture",
