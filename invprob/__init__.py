@@ -18,7 +18,8 @@ _WHERE = {
     "priors": "", "Posterior": "posterior", "Hierarchy": "posterior",
     # inference
     "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
-    "field_hierarchy": "infer.strength", "with_noise_scale": "infer.strength",
+    "field_hierarchy": "infer.hierarchies", "with_noise_scale": "infer.hierarchies",
+    "with_psf_width": "infer.hierarchies",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
     "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
     "fit_variational": "infer.variational", "laplace": "infer.laplace", "compare": "infer.compare",
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from invprob.infer.diagnostics import Gate, Quality
     from invprob.infer.evidence import log_evidence, maximise_evidence
     from invprob.infer.find_map import find_map, solve, solve_many
+    from invprob.infer.hierarchies import field_hierarchy, with_noise_scale, with_psf_width
     from invprob.infer.laplace import laplace
     from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws
-    from invprob.infer.strength import field_hierarchy, with_noise_scale
     from invprob.infer.variational import fit_variational
     from invprob.io.read import read_fits
     from invprob.io.write import write_fits

@@ -57,6 +57,9 @@ class Config(BaseModel):
     noise_scale: float | Literal["sample"] = Field(
         1.0, description="factor of the noise's standard deviation; 'sample': found with the image"
     )
+    psf_error: float = Field(
+        0.0, ge=0, le=0.5, description="fraction by which the PSF's width is uncertain: it is then found with the image"
+    )
     amplitude: float | None = Field(None, gt=0, description="power at k = 0, by hand (with scale and slope)")
     scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
     slope: float | None = Field(None, gt=0, description="slope of the power spectrum, by hand")
@@ -113,7 +116,7 @@ class Config(BaseModel):
     @property
     def samples_hyper(self) -> bool:
         """Whether hyperparameters are sampled with the image."""
-        return "sample" in (self.strength, self.noise_scale)
+        return "sample" in (self.strength, self.noise_scale) or self.psf_error > 0
 
     @property
     def num_exact(self) -> int:

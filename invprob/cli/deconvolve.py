@@ -88,6 +88,13 @@ def deconvolve(
             "sample. Default: 1."
         ),
     ] = None,
+    psf_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Fraction by which the PSF's width is uncertain: drawn together with the image, with --strength sample. "
+            "Default: 0."
+        ),
+    ] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise standard deviation, in the data's unit.")] = None,
     mask: Annotated[str | None, typer.Option(help="Mask FILE[EXT], non-zero = bad.")] = None,
     normalise_psf: Annotated[bool | None, typer.Option("--normalise-psf", help="Divide the PSF by its sum.")] = None,
@@ -143,7 +150,7 @@ def deconvolve(
         dict(
             prior=prior, positive=positive, floor=floor,
             strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
-            noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
+            psf_error=psf_error, noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
             num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
             intervals=_percentages(intervals), seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky),
             solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
@@ -234,6 +241,9 @@ def _in_words(result: Estimate, out: Path) -> str:
         if "NOISEFAC" in cards:
             low, middle, high = (cards[name] for name in ("FAC16", "NOISEFAC", "FAC84"))
             lines.append(f"  noise: standard deviation times {middle:.3f} ({low:.3f} to {high:.3f})")
+        if "PSFWID" in cards:
+            low, middle, high = (cards[name] for name in ("WID16", "PSFWID", "WID84"))
+            lines.append(f"  PSF: width times {middle:.3f} ({low:.3f} to {high:.3f})")
     elif "PRIORSTR" in cards:
         lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
     if "FLOOR" in cards:

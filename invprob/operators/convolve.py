@@ -31,6 +31,25 @@ def transfer_function(kernel: Float[Array, "ky kx"], shape: tuple[int, int]) -> 
     return jnp.fft.rfft2(jnp.roll(laid, (-(ky // 2), -(kx // 2)), (0, 1)))
 
 
+def dilated_transfer_function(
+    kernel: Float[Array, "ky kx"], shape: tuple[int, int], factor: Float[Array, ""] | float
+) -> Complex[Array, "y half_x"]:
+    """The transfer function of a kernel made wider by a factor about its centre pixel, its sum kept.
+
+    ``otf(k) = sum_r p(r) exp(-2 pi i factor k.r)``: the samples of p are moved apart, so that it is exact for a p that
+    is band-limited after the change, and smooth in the factor, which may be traced.
+    """
+
+    def waves(n, size, frequency):
+        phase = -2 * jnp.pi * factor * frequency[:, None] * (jnp.arange(size) - size // 2)
+        wave = jnp.exp(1j * phase.astype(kernel.dtype))
+        # The Nyquist frequency has no sign: the mean over both keeps the image real.
+        return jnp.where(2 * np.abs(frequency)[:, None] == 1.0, jnp.real(wave), wave) if n % 2 == 0 else wave
+
+    (ny, nx), (ky, kx) = shape, kernel.shape
+    return waves(ny, ky, np.fft.fftfreq(ny)) @ kernel @ waves(nx, kx, np.fft.rfftfreq(nx)).T
+
+
 class CircularConvolve(AbstractLinearOperator):
     """Convolution on a periodic grid: diagonal in Fourier space, one FFT pair.
 

@@ -18,8 +18,8 @@ from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import as_solver
 from invprob.infer.fission import RTOL, strength_by_fission
+from invprob.infer.hierarchies import field_hierarchy, with_noise_scale, with_psf_width
 from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
-from invprob.infer.strength import field_hierarchy, with_noise_scale
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
 from invprob.posterior import Hierarchy, Posterior
@@ -31,6 +31,10 @@ SPECTRUM = {
     "log_amplitude": ("PRIORAMP", "A of P(k) = A (1 + (k/k0)^2)^(-a/2)"),
     "log_scale": ("PRIORSCL", "k0, cycles per latent pixel"),
     "log_slope": ("PRIORSLP", "a"),
+}
+DATA = {
+    "log_noise": ("NOISEFAC", "factor of the noise's sigma"),
+    "log_width": ("PSFWID", "factor of the PSF's width"),
 }
 
 
@@ -70,17 +74,23 @@ def nominal(model: Model, config: Config) -> Strength:
         hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
         field = _field(model, hierarchy.start)
         found = _finished(model, config, priors.LogNormal(field) if config.prior == "lognormal" else field, {})
-        return replace(found, hierarchy=_sampled(hierarchy, hierarchy.start, config))
+        return replace(found, hierarchy=_sampled(hierarchy, hierarchy.start, model, config))
     named = named_prior(config.prior)
     return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
 
 
-def _sampled(hierarchy: Hierarchy, start: dict[str, Array], config: Config) -> Hierarchy | None:
-    """The hierarchy from a start, with the scale of the noise where asked for; None where nothing is sampled."""
+def _sampled(hierarchy: Hierarchy, start: dict[str, Array], model: Model, config: Config) -> Hierarchy | None:
+    """The hierarchy from a start, with noise and PSF where asked for; None where nothing is sampled."""
     if not config.samples_hyper:
         return None
     hierarchy = replace(hierarchy, start=start)
-    return with_noise_scale(hierarchy) if config.noise_scale == "sample" else hierarchy
+    if config.noise_scale == "sample":
+        hierarchy = with_noise_scale(hierarchy)
+    if config.psf_error > 0:
+        if model.kernel is None:
+            raise UsageError("psf_error needs a PSF: give one, or leave it out")
+        hierarchy = with_psf_width(hierarchy, jnp.asarray(model.kernel, model.dtype), config.psf_error)
+    return hierarchy
 
 
 def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
@@ -146,13 +156,15 @@ def _gaussian(model: Model, config: Config, listener: Listener) -> Strength:
     if config.samples_hyper:
         cards["STRENGTH"] = ("sampled with the image, from the largest marginal likelihood", "how it was chosen")
     hierarchy = field_hierarchy(model.likelihood, model.frame.shape, model.others)
-    return replace(_finished(model, config, _field(model, theta), cards), hierarchy=_sampled(hierarchy, theta, config))
+    return replace(
+        _finished(model, config, _field(model, theta), cards), hierarchy=_sampled(hierarchy, theta, model, config)
+    )
 
 
 def hyper_cards(hyper: Mapping[str, np.ndarray]) -> Cards:
     """Median and 68 % interval of each hyperparameter that was sampled."""
     cards: Cards = {}
-    for name, (keyword, words) in {**SPECTRUM, "log_noise": ("NOISEFAC", "factor of the noise's sigma")}.items():
+    for name, (keyword, words) in {**SPECTRUM, **DATA}.items():
         if name in hyper:
             low, middle, high = np.exp(np.percentile(hyper[name], [16, 50, 84]))
             cards[keyword] = (float(middle), f"{words}, median")

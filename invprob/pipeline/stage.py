@@ -168,14 +168,15 @@ def check(config: Config) -> None:
 def _check_hyper(config: Config) -> None:
     if not config.samples_hyper:
         return
-    what = "strength" if config.strength == "sample" else "noise_scale"
+    what = "psf_error" if config.psf_error > 0 else "noise_scale 'sample'"
+    what = "strength 'sample'" if config.strength == "sample" else what
     if config.method != "sample" or config.prior != "gaussian" or config.positive:
         raise UsageError(
-            f"{what} 'sample' draws the spectrum of the gaussian prior together with the image: it goes with method "
-            "'sample' and prior 'gaussian', not positive"
+            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian', "
+            "not positive"
         )
     if config.strength != "sample":
-        raise UsageError("noise_scale 'sample' goes with strength 'sample': what is noise depends on what is signal")
+        raise UsageError(f"{what} goes with strength 'sample': what noise and PSF can be depends on the image")
     if config.amplitude is not None:
         raise UsageError("amplitude, scale and slope are sampled with strength 'sample': give none by hand")
 

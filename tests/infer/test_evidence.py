@@ -12,7 +12,7 @@ from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal, dense, dense_operator
 from invprob.infer import evidence
 from invprob.infer.evidence import is_stationary, log_evidence, maximise_evidence
-from invprob.infer.strength import field_hierarchy
+from invprob.infer.hierarchies import field_hierarchy
 from invprob.posterior import Posterior
 
 from ..cases import mixture

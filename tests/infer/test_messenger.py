@@ -11,13 +11,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from invprob import likelihoods, priors
-from invprob.covariance import dense_operator
+from invprob.covariance import Stationary, dense_operator
+from invprob.errors import CapabilityError, UsageError
+from invprob.infer.hierarchies import with_noise_scale, with_psf_width
 from invprob.infer.mixing import mean_ess
 from invprob.infer.sample import sample
 from invprob.infer.samplers import Messenger
-from invprob.infer.strength import with_noise_scale
-from invprob.operators import Convolve
 from invprob.operators.base import zeros
+from invprob.operators.convolve import dilated_transfer_function, transfer_function
 from invprob.posterior import Hierarchy, Posterior
 
 from .problems import masked_problem, psf
@@ -25,17 +26,15 @@ from .problems import masked_problem, psf
 SIDE, KERNEL = 6, 3
 
 
-class Seeing(eqx.Module):
-    """The amplitude of the field and the width of the PSF."""
+class Spectrum(eqx.Module):
+    """The amplitude of the field of `masked_problem`."""
 
     likelihood: likelihoods.Gaussian
     grid: tuple[int, int] = eqx.field(static=True)
 
     def __call__(self, theta):
-        like = self.likelihood
-        blur = Convolve(psf(jnp.exp(theta["log_fwhm"]), KERNEL), self.grid)
         power = priors.PowerLaw(jnp.exp(theta["log_amplitude"]), 0.1, 3.0)
-        return Posterior(likelihoods.Gaussian(blur, like.data, like.noise), priors.GaussianField(self.grid, power))
+        return Posterior(self.likelihood, priors.GaussianField(self.grid, power))
 
 
 class Louder(eqx.Module):
@@ -76,8 +75,10 @@ def with_noise():
 
 
 def with_seeing():
-    post = masked_problem(seed=1, side=SIDE, kernel=psf(2.5, KERNEL), amplitude=50.0)
-    return Hierarchy(Seeing(post.likelihood, post.structure.shape), *flat({"log_amplitude": 4.0, "log_fwhm": 0.7}, 1.0))
+    kernel = psf(2.5, KERNEL)
+    post = masked_problem(seed=1, side=SIDE, kernel=kernel, amplitude=50.0)
+    spectrum = Spectrum(post.likelihood, post.structure.shape)
+    return with_psf_width(Hierarchy(spectrum, *flat({"log_amplitude": 4.0}, 1.0)), kernel, 0.3)
 
 
 HIERARCHIES = {"sky": with_sky, "noise, refined": with_noise, "seeing": with_seeing}
@@ -142,3 +143,32 @@ def test_against_quadrature(name):
     # where the noise is sampled too, it makes up for an error of its scale
     factor = 4.0 if "log_noise" in hierarchy.start else 2.0
     assert max(off(*drawn(hierarchy, factor))) > 5, f"the check does not notice a noise variance wrong by {factor}"
+
+
+def test_a_wider_psf():
+    """The same as the PSF where the factor is one, and a Gaussian of the right width elsewhere."""
+    kernel, grid = psf(2.0, 15), (32, 31)
+    at_one = dilated_transfer_function(kernel, grid, 1.0)
+    np.testing.assert_allclose(at_one, transfer_function(kernel, grid), atol=1e-12)
+    wider = dilated_transfer_function(kernel, grid, jnp.asarray(1.2))
+    np.testing.assert_allclose(wider, transfer_function(psf(2.4, 17), grid), atol=1e-3)
+    assert float(jnp.real(wider[0, 0])) == pytest.approx(1.0)
+
+
+def test_refusals():
+    post = masked_problem(side=SIDE, kernel=psf(2.5, KERNEL))
+    plain = Hierarchy(Spectrum(post.likelihood, post.structure.shape), *flat({"log_amplitude": 1.0}, 1.0))
+    with pytest.raises(UsageError, match="at most 0.5"):
+        with_psf_width(plain, psf(), 0.7)
+    with pytest.raises(UsageError, match="above one"):
+        with_noise_scale(plain, 0.5)
+    correlated = likelihoods.Gaussian(
+        post.likelihood.operator, post.likelihood.data, Stationary(jnp.ones((SIDE, 4)), (SIDE, SIDE))
+    )
+    nowhere = Hierarchy(Spectrum(correlated, post.structure.shape), plain.start, plain.lower, plain.upper)
+    with pytest.raises(CapabilityError, match="Diagonal"):
+        with_noise_scale(nowhere)
+    with pytest.raises(CapabilityError, match="no sampler for this hierarchy"):
+        sample(nowhere, jax.random.key(0), 100)
+    with pytest.raises(CapabilityError, match="takes a Posterior, not a Hierarchy"):
+        sample(plain, jax.random.key(0), 100, "gibbs")

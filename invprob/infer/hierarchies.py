@@ -1,10 +1,11 @@
-"""Hierarchies: the hyperparameters of the field prior, from data alone, and the scale of the noise."""
+"""Hierarchies: the spectrum of the field prior, the scale of the noise and the width of the PSF as hyperparameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -12,7 +13,9 @@ from jaxtyping import Array, Float, PyTree
 from invprob import likelihoods, priors
 from invprob.covariance import Diagonal, without_levels
 from invprob.errors import CapabilityError, UsageError
+from invprob.operators import Convolve
 from invprob.operators.base import Adjoint, compose
+from invprob.operators.convolve import dilated_transfer_function
 from invprob.posterior import Hierarchy, Posterior
 
 
@@ -109,6 +112,57 @@ def with_noise_scale(hierarchy: Hierarchy, factor: float = 3.0) -> Hierarchy:
     return Hierarchy(
         LouderModel(hierarchy.build), {**hierarchy.start, "log_noise": zero},
         {**hierarchy.lower, "log_noise": -wide}, {**hierarchy.upper, "log_noise": wide},
+    )  # fmt: skip
+
+
+class WiderModel(eqx.Module):
+    """theta -> posterior with a PSF that is ``exp(theta["log_width"])`` times as wide as the kernel."""
+
+    build: Callable[[PyTree], Posterior]
+    kernel: Float[Array, "ky kx"]
+
+    def __call__(self, theta: PyTree) -> Posterior:
+        rest = {name: value for name, value in theta.items() if name != "log_width"}
+        post = self.build(rest)
+        (blur,) = _convolutions(post)
+        otf = dilated_transfer_function(self.kernel, blur.circular.shape, jnp.exp(theta["log_width"]))
+        return eqx.tree_at(lambda p: _convolutions(p)[0].circular.otf, post, otf)
+
+
+def _convolutions(post: Posterior) -> list[Convolve]:
+    every = jax.tree.leaves(post.likelihood.operator, is_leaf=lambda node: isinstance(node, Convolve))
+    return [node for node in every if isinstance(node, Convolve)]
+
+
+def with_psf_width(hierarchy: Hierarchy, kernel: Float[Array, "ky kx"], error: float) -> Hierarchy:
+    """A hierarchy with the width of the PSF among its hyperparameters.
+
+    Parameters
+    ----------
+    hierarchy
+        Hierarchy whose theta is a dictionary, and whose forward operator has one `invprob.operators.Convolve`.
+    kernel
+        The PSF image of that convolution.
+    error
+        Standard deviation of the logarithm of the width, a priori flat within 1.73 times that.
+
+    Returns
+    -------
+    Hierarchy
+        With ``theta["log_width"]``, the logarithm of the factor of the width, zero to begin with.
+    """
+    if not isinstance(hierarchy.start, dict) or len(_convolutions(hierarchy.build(hierarchy.start))) != 1:
+        raise CapabilityError(
+            "the width of the PSF needs a dictionary as theta, and a forward operator with a Convolve"
+        )
+    if not 0 < error <= 0.5:
+        raise UsageError(f"the error of the PSF's width is a fraction above 0 and at most 0.5, not {error:g}")
+    kernel = jnp.asarray(kernel)
+    zero = jnp.zeros((), kernel.dtype)
+    wide = zero + 3**0.5 * error
+    return Hierarchy(
+        WiderModel(hierarchy.build, kernel), {**hierarchy.start, "log_width": zero},
+        {**hierarchy.lower, "log_width": -wide}, {**hierarchy.upper, "log_width": wide},
     )  # fmt: skip
 
 
