@@ -268,6 +268,7 @@ SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
 
 SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
     "conditioned": (samplers.Conditioned, lambda: samplers.Conditioned(TwoGrid((10, 10), rtol=1e-7))),
+    "filtered": (samplers.Filtered, samplers.Filtered),
     "gibbs": (samplers.ScaleMixture, samplers.ScaleMixture),
     "hmc": (samplers.HMC, samplers.HMC),
     "langevin": (samplers.Langevin, samplers.Langevin),

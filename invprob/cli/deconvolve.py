@@ -91,8 +91,8 @@ def deconvolve(
     psf_error: Annotated[
         float | None,
         typer.Option(
-            help="Fraction by which the PSF's width is uncertain: drawn together with the image, with --strength sample. "
-            "Default: 0."
+            help="Fraction by which the PSF's width is uncertain: drawn together with the image, with --strength "
+            "sample. Default: 0."
         ),
     ] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise standard deviation, in the data's unit.")] = None,

@@ -26,7 +26,6 @@ from invprob.operators import CircularConvolve, Identity
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import HasLogProb, capabilities
-from invprob.priors.gaussian import Gaussian
 
 
 def _uniform(noise: AbstractCovariance) -> bool:
@@ -67,9 +66,8 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
     linear = isinstance(operator, AbstractLinearOperator)
     kind, name = "linear" if linear else "non-linear", type(prior).__name__
     if linear and isinstance(post.likelihood, likelihoods.Gaussian):
-        gaussian = prior.as_gaussian()
-        if gaussian is not None:
-            return _for_gaussian(post, gaussian, settings)
+        if prior.as_gaussian() is not None:
+            return _for_gaussian(post, settings)
         if prior.as_terms() is not None:
             if fits(admm := ADMM(**settings), post):
                 return admm, (
@@ -95,10 +93,20 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
     )
 
 
-def _for_gaussian(post: Posterior, gaussian: Gaussian, settings: dict[str, Any]) -> tuple[AbstractSolver, str]:
-    circulant = isinstance(post.likelihood.operator, CircularConvolve | Identity)
-    noise = post.likelihood.noise  # type: ignore[attr-defined]
-    if circulant and isinstance(gaussian.covariance, Stationary) and _uniform(noise):
+def is_circulant(post: Posterior) -> bool:
+    """Whether operator, noise and prior, with concrete arrays, are all diagonal in Fourier space."""
+    like, gaussian = post.likelihood, post.prior.as_gaussian()
+    return (
+        isinstance(like, likelihoods.Gaussian)
+        and isinstance(like.operator, CircularConvolve | Identity)
+        and gaussian is not None
+        and isinstance(gaussian.covariance, Stationary)
+        and _uniform(like.noise)
+    )
+
+
+def _for_gaussian(post: Posterior, settings: dict[str, Any]) -> tuple[AbstractSolver, str]:
+    if is_circulant(post):
         return Wiener(**settings), "circulant operator, stationary noise and prior: closed form, one FFT pair"
     if (two := TwoGrid.fitting(post, **settings)) is not None:
         return two, (

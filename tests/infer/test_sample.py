@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from invprob import likelihoods, operators, priors
+from invprob.covariance import Diagonal
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer import chains as chains_module
 from invprob.infer.mixing import mean_ess
@@ -143,11 +144,12 @@ def test_an_image_and_a_sky_level():
 def test_the_choice_is_by_structure():
     shape = (5, 5)
     like = likelihoods.Gaussian(operators.Identity(shape), jnp.ones(shape), 1.0)
+    uneven = likelihoods.Gaussian(operators.Identity(shape), jnp.ones(shape), Diagonal(1.0 + jnp.eye(5)))
     saturated = likelihoods.Gaussian(operators.Function(jnp.tanh, shape), jnp.ones(shape), 1.0)
     field = priors.GaussianField(shape, priors.PowerLaw(1.0, 0.1, 3.0))
     tv = priors.TotalVariation(shape, 1.0)
     for likelihood, prior, name in (
-        (like, field, "perturb and solve"), (like, tv, "gibbs"), (like, priors.Positive(tv), "hmc"),
+        (like, field, "filtered noise"), (uneven, field, "perturb and solve"), (like, tv, "gibbs"), (like, priors.Positive(tv), "hmc"),
         (like, priors.LogNormal(field), "hmc"), (saturated, field, "hmc"),
     ):  # fmt: skip
         sampler, reason = as_sampler("auto", Posterior(likelihood, prior))

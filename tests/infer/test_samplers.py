@@ -12,7 +12,7 @@ from invprob.testing import check_sampler, small_problem
 from invprob.testing.samplers import off_by
 
 from ..cases import SAMPLERS
-from .problems import masked_problem, psf
+from .problems import masked_problem, periodic_problem, psf
 
 
 def whatever_theta():
@@ -22,6 +22,7 @@ def whatever_theta():
 
 PROBLEMS = {
     "conditioned": lambda: masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11)),
+    "filtered": lambda: periodic_problem(shape=(6, 7)),
     "messenger": whatever_theta,
 }
 LENGTH = {"nuts": 1500}

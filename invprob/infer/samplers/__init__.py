@@ -1,7 +1,7 @@
 """Samplers: independent exact draws, Gibbs, and the Hamiltonian ones of TensorFlow Probability."""
 
 from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Chains, Draw, Info
-from invprob.infer.samplers.gaussian import Conditioned, Perturbed, exact_draws, exact_sampler
+from invprob.infer.samplers.gaussian import Conditioned, Filtered, Perturbed, exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
@@ -16,6 +16,7 @@ __all__ = [
     "Chains",
     "Conditioned",
     "Draw",
+    "Filtered",
     "Info",
     "Langevin",
     "Messenger",

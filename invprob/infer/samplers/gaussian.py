@@ -12,9 +12,10 @@ from jaxtyping import Array, PyTree
 
 from invprob.covariance import white
 from invprob.errors import CapabilityError
+from invprob.infer.choose import is_circulant
 from invprob.infer.loop import iterate_pure
 from invprob.infer.samplers.base import AbstractIndependent, Draw
-from invprob.infer.solvers import ConjugateGradient, TwoGrid
+from invprob.infer.solvers import ConjugateGradient, TwoGrid, Wiener
 from invprob.operators.base import vdot
 from invprob.posterior import LinearGaussian, Posterior
 
@@ -109,8 +110,27 @@ class Conditioned(AbstractExact):
         return Draw(jax.tree.map(jnp.subtract, x, found.value), found.code)
 
 
+class Filtered(AbstractExact):
+    """White noise through the root of the posterior covariance, where that is circulant: one FFT a draw, no solve.
+
+    Noise that differs from pixel to pixel, which only its numbers can tell, is noticed at the mean, whose code then is
+    not 1.
+    """
+
+    solver: Wiener = Wiener()
+    max_steps: int = 1
+    name: ClassVar[str] = "filtered noise"
+
+    def draw(self, problem: Problem, key) -> Draw:
+        root = problem.system.circulant().root
+        real, imaginary = jax.random.normal(key, (2, *root.in_structure.shape), problem.system.data.dtype)
+        return Draw(root.apply(jax.lax.complex(real, imaginary)), jnp.ones((), jnp.int32))
+
+
 def exact_sampler(post: Posterior, rtol: float = DRAW_RTOL, max_steps: int = 1000) -> AbstractExact:
-    """The faster of the two for a posterior with concrete arrays."""
+    """The fastest of the three for a posterior with concrete arrays."""
+    if is_circulant(post):
+        return Filtered()
     two = TwoGrid.fitting(post, rtol)
     if two is not None:
         return Conditioned(two, max_steps)
