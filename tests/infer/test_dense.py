@@ -1,4 +1,4 @@
-"""Every sampler of Gaussian posteriors beside the dense answer, at sizes at which errors of the border and the mask show."""
+"""Every sampler of Gaussian posteriors beside the dense answer, at sizes at which border and mask show."""
 
 import equinox as eqx
 import jax
@@ -32,7 +32,7 @@ def posterior(side):
 
 
 def compared(post, sampler, number):
-    """Standard deviation over the dense one, and the error of the mean in Monte-Carlo standard errors, of each pixel."""
+    """Standard deviation over the dense one, and the mean's error in Monte-Carlo standard errors, of each pixel."""
     zero = jnp.zeros(())
     target = Hierarchy(lambda theta: post, zero, zero - 1, zero + 1) if sampler.takes is Hierarchy else post
     found = sample(target, jax.random.key(0), number, sampler)

@@ -149,8 +149,8 @@ def test_the_choice_is_by_structure():
     field = priors.GaussianField(shape, priors.PowerLaw(1.0, 0.1, 3.0))
     tv = priors.TotalVariation(shape, 1.0)
     for likelihood, prior, name in (
-        (like, field, "filtered noise"), (uneven, field, "perturb and solve"), (like, tv, "gibbs"), (like, priors.Positive(tv), "hmc"),
-        (like, priors.LogNormal(field), "hmc"), (saturated, field, "hmc"),
+        (like, field, "filtered noise"), (uneven, field, "perturb and solve"), (like, tv, "gibbs"),
+        (like, priors.Positive(tv), "hmc"), (like, priors.LogNormal(field), "hmc"), (saturated, field, "hmc"),
     ):  # fmt: skip
         sampler, reason = as_sampler("auto", Posterior(likelihood, prior))
         assert sampler.name == name and reason
