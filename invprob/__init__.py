@@ -26,6 +26,7 @@ _WHERE = {
     # results and the one door
     "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",
     "deconvolve": "pipeline.stage", "deconvolve_many": "pipeline.stamps", "write_fits": "io.write",
+    "write_draws": "io.store", "read_draws": "io.store",
     "plot_result": "plot", "measure_image": "measure", "measure_sources": "measure", "Measurement": "measurement",
     "testing": "",
 }  # fmt: skip
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from invprob.infer.samplers.gaussian import exact_draws
     from invprob.infer.variational import fit_variational
     from invprob.io.read import read_fits
+    from invprob.io.store import read_draws, write_draws
     from invprob.io.write import write_fits
     from invprob.measure import measure_image, measure_sources
     from invprob.measurement import Measurement

@@ -1,10 +1,11 @@
-"""Writing a file whole or not at all."""
+"""Writing a file, or a directory, whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,83 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Non
         raise OutputError(f"cannot write {path}: it is not an ordinary file; give the name of one")
     if mode is not None and not overwrite:
         raise _exists(path)
+    _check_parent(path)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """A directory to be filled, that appears under its name only when all of it is on the disk.
+
+    It is a temporary sibling, which is renamed at the end. On any failure, Ctrl-C included, it is removed and what was
+    at `path` is untouched.
+
+    Parameters
+    ----------
+    path
+        The directory to make.
+    overwrite
+        Whether what exists at `path` may be removed, with all that it holds: it is for the caller to look at it first.
+
+    Raises
+    ------
+    OutputError
+        When there is something at `path` (and `overwrite` is False), or it cannot be written.
+    """
+    path = Path(path)
+    check_directory(path, overwrite)
+    target = path.resolve() if path.is_symlink() else path
+    temporary = target.with_name(f".invprob-{secrets.token_hex(6)}.tmp")
+    old = temporary.with_suffix(".old")
+    try:
+        try:
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                _to_disk(file)
+            _to_disk(temporary)
+            _replace_directory(temporary, target, old if overwrite and target.exists() else None)
+            _to_disk(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OutputError:
+        raise
+    except OSError as error:
+        if not overwrite and os.path.lexists(target):
+            raise _exists(path) from None
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {path}: {reason}; choose another place") from error
+
+
+def _replace_directory(temporary: Path, target: Path, old: Path | None) -> None:
+    """Give the finished directory its name; what had it goes to ``old``, and comes back where that fails."""
+    if old is None:
+        temporary.rename(target)  # fails where a file, or a directory with something in it, has appeared meanwhile
+        return
+    try:
+        target.rename(old)
+        temporary.rename(target)
+    except BaseException:
+        if not target.exists():
+            old.rename(target)
+        raise
+
+
+def check_directory(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Refuse, before any work is done, a directory that could not be made.
+
+    Raises
+    ------
+    OutputError
+        When there is something at `path` (and `overwrite` is False), or its parent is missing or not writable.
+    """
+    path = Path(path)
+    if not overwrite and os.path.lexists(path):
+        raise _exists(path)
+    _check_parent(path)
+
+
+def _check_parent(path: Path) -> None:
     parent = path.resolve().parent
     if not parent.is_dir():
         raise OutputError(f"cannot write {path}: the directory {parent} does not exist; make it first")
@@ -100,9 +178,14 @@ def _rename(temporary: Path, target: Path, overwrite: bool) -> None:
             raise
         except OSError:  # a file system without hard links
             os.replace(temporary, target)
+    _to_disk(target.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or directory is on the disk, where the system can do that."""
     with contextlib.suppress(OSError):
-        directory = os.open(target.parent, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(directory)
+            os.fsync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)

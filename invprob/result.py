@@ -8,10 +8,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 if TYPE_CHECKING:  # importing PyTree would import JAX
     from jaxtyping import PyTree
+    from xarray import DataTree
 
     from invprob.infer.diagnostics import Quality
 
@@ -116,7 +117,8 @@ class Samples(Estimate):
     intervals
         Ends of central intervals of each pixel, ``"LOW68"`` and ``"HIGH68"`` for 68 %.
     latents
-        Pytree of draws as the sampler gives them, with the leading axes ``(chain, draw)``.
+        Pytree of draws as the sampler gives them, with the leading axes ``(chain, draw)``; of `deconvolve` what was
+        drawn beside the image (the sky level), None where nothing was.
     latent_std
         Pytree of standard deviations, like ``x``.
     quality
@@ -129,6 +131,13 @@ class Samples(Estimate):
         Draws ``(chain, draw)`` of hyperparameters that were sampled with the image, by name.
     gradients
         Gradients of the log-density that all chains took, warm-up included; 0 for independent draws.
+    num_chains
+        Chains that the draws come from, one after the other in ``draws``; one where the draws are independent.
+    every
+        One draw of each chain in so many is held.
+    stats
+        What is known of each draw, ``(chain, draw)``, by ArviZ's names: ``"acceptance_rate"``, ``"diverging"`` and, of
+        Hamiltonian samplers, ``"energy"``; empty for independent draws.
     """
 
     draws: Float[np.ndarray, "draw y x"] | None = None
@@ -140,3 +149,44 @@ class Samples(Estimate):
     bias: str = ""
     hyper: Mapping[str, Float[np.ndarray, "chain draw"]] = field(default_factory=dict)
     gradients: int = 0
+    num_chains: int = 1
+    every: int = 1
+    stats: Mapping[str, Shaped[np.ndarray, "chain draw"]] = field(default_factory=dict)
+
+    def to_arviz(self, every: int = 1) -> DataTree:
+        """The draws as ArviZ takes them.
+
+        Parameters
+        ----------
+        every
+            Keep one draw of each chain in so many.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior`` with the axes ``(chain, draw, y, x)`` for an image and ``(chain, draw)`` for a number;
+            ``sample_stats`` with `stats`, where there are any. Independent draws are one chain. See
+            `invprob.layout.groups` for the names.
+
+        Raises
+        ------
+        ImportError
+            Without the packages of the extra ``arviz``.
+        UsageError
+            When there are no draws, or fewer than ``every``.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_arviz needs xarray: pip install 'invprob[arviz]'") from None
+        from invprob.layout import facts, groups
+
+        tree = xarray.DataTree.from_dict(
+            {
+                name: xarray.Dataset({key: (found.dims, found.values) for key, found in group.items()})
+                for name, group in groups(self, every).items()
+            }
+        )
+        for node in (tree, tree["posterior"]):
+            node.attrs.update(facts(self, every))
+        return tree

@@ -8,7 +8,10 @@ import pytest
 
 import invprob
 
-HEAVY = ["jax", "jaxlib", "equinox", "lineax", "optax", "tensorflow_probability", "astropy", "matplotlib", "pydantic"]
+HEAVY = [
+    "jax", "jaxlib", "equinox", "lineax", "optax", "tensorflow_probability", "astropy", "matplotlib", "pydantic",
+    "zarr", "xarray",
+]  # fmt: skip
 
 
 def loaded(code: str) -> list[str]:

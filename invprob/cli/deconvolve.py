@@ -132,6 +132,13 @@ def deconvolve(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Output FITS. Default: IMAGE_deconvolved.fits.")
     ] = None,
+    draws_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for all draws of --method sample with their chains: a zarr store (draws.zarr), which "
+            "xarray and ArviZ open. The FITS file then has at most 100 of them. Default: no store, all in the FITS file."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     card: Annotated[
         Path | None, typer.Option(help="Card of `invprob calibrate`; its hash and verdict go into the header.")
@@ -167,11 +174,15 @@ def deconvolve(
 
     target = out if out is not None else _default_out(settings.input.image)
     with terminated_as_interrupted():
-        result, _ = run(settings, target, overwrite=overwrite, plot=plot, listener=listener(quiet), card=card)
+        result, _ = run(
+            settings, target, overwrite=overwrite, plot=plot, listener=listener(quiet), card=card, draws_out=draws_out
+        )
     if json:
-        print(json_module.dumps(_summary(result, target, plot), indent=1))
+        print(json_module.dumps(_summary(result, target, plot, draws_out), indent=1))
     elif not quiet:
         say(_in_words(result, target))
+        if draws_out is not None:
+            say(f"  all draws are in {draws_out}, at most 100 of them in {target}")
     if not result.status.ok:
         say(f"invprob: {target} is written, but: {result.status.value}")
         raise typer.Exit(ExitCode.NOT_CONVERGED)
@@ -217,9 +228,10 @@ def _default_out(image: str) -> Path:
     return Path(f"{name}_deconvolved.fits")
 
 
-def _summary(result: Estimate, out: Path, plot: Path | None) -> dict[str, Any]:
+def _summary(result: Estimate, out: Path, plot: Path | None, draws_out: Path | None) -> dict[str, Any]:
     return {
-        "out": str(out), "plot": None if plot is None else str(plot), "status": result.status.name,
+        "out": str(out), "plot": None if plot is None else str(plot),
+        "draws_out": None if draws_out is None else str(draws_out), "status": result.status.name,
         "advice": None if result.status.ok else result.status.value, "solver": result.solver,
         "reason": result.reason, "steps": result.steps, "chi2": result.chi2, "num_data": result.num_data,
         "effective_dof": result.effective_dof, "reduced_chi2": result.reduced_chi2,

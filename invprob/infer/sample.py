@@ -230,7 +230,16 @@ def _judged(post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, r
     return _samples(
         post, mean, std, latents, sampler, status=status, reason=reason, steps=done * record.accept.shape[1],
         chi2=float(at_mean), quality=quality, failures=failures, gradients=run.gradients,
+        num_chains=record.accept.shape[1], every=run.every, stats=_stats(record, done, run.every),
     )  # fmt: skip
+
+
+def _stats(record: Record, done: int, every: int) -> dict[str, np.ndarray]:
+    """What is known of each draw that is kept, ``(chain, draw)``."""
+    known = {"acceptance_rate": record.accept, "diverging": record.divergent}
+    if np.isfinite(record.energy[:done]).any():
+        known["energy"] = record.energy
+    return {name: np.swapaxes(values[every - 1 : done : every], 0, 1) for name, values in known.items()}
 
 
 def _quality(record: Record, done: int) -> Quality:

@@ -15,6 +15,8 @@ from invprob.errors import InputError
 from invprob.io.write import VERSION_KEYS, unescape
 from invprob.observation import InputFile
 
+STORE_KEYS = ("DRAWSTOR", "DRAWTHIN")  # where all draws are, and which of them are in DRAWS
+
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of the run that made a file.
@@ -29,8 +31,8 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     dict
         ``version``, ``config`` (parsed; None where the file has none), ``config_hash``, ``inputs`` (a tuple
         of `InputFile`), ``seed`` and ``device`` (None where not recorded), ``python``, ``versions``
-        (package -> version), ``calibration`` (the cards of a calibration card), ``status``, ``solver``,
-        ``steps`` and ``warnings``.
+        (package -> version), ``calibration`` (the cards of a calibration card), ``store`` (those of a store of
+        draws), ``status``, ``solver``, ``steps`` and ``warnings``.
 
     Raises
     ------
@@ -65,11 +67,16 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
             "calibration": {
                 key: (header[key], header.comments[key]) for key in ("CALHASH", "CALPASS", "CALCASES") if key in header
             },
+            "store": {key: (_said(header[key]), header.comments[key]) for key in STORE_KEYS if key in header},
             "status": header.get("STATUS"),
             "solver": header.get("SOLVER"),
             "steps": header.get("STEPS"),
             "warnings": tuple(notes),
         }
+
+
+def _said(value: Any) -> Any:
+    return unescape(value) if isinstance(value, str) else value
 
 
 def read_images(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

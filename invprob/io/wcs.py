@@ -106,6 +106,19 @@ def refine_header(header: fits.Header, factor: int = 1) -> tuple[fits.Header, tu
     return fine, tuple(notes)
 
 
+def shift_header(header: fits.Header, below: int, left: int) -> fits.Header:
+    """The header of a grid with so many more pixels below and left of it.
+
+    Positions are moved in every description that the header has (``CRPIX``, alternates included, and ``LTV``).
+    """
+    out = header.copy()
+    for keyword in dict.fromkeys(header):
+        found = _AXIS.match(keyword) or _PHYSICAL.match(keyword)
+        if found and found["i"] in ("1", "2") and keyword.startswith(("CRPIX", "LTV")):
+            out[keyword] = _number(header, keyword) + (left if found["i"] == "1" else below)
+    return out
+
+
 def _match(keyword: str) -> re.Match[str] | None:
     """The parts of a keyword that has an axis number."""
     for pattern in (_AXIS, _MATRIX, _OLD_MATRIX, _PARAMETER):

@@ -52,6 +52,8 @@ _OURS = {
     "CHI2EDOF",
     "NOERR",
     "NDRAWS",
+    "DRAWSTOR",
+    "DRAWTHIN",
     "SEED",
     "CONFHASH",
     "CONFIG",
@@ -227,7 +229,7 @@ def _extensions(
 ) -> list[fits.ImageHDU]:
     """The image extensions that the result has."""
     unit = frame.unit if frame else ""
-    latent, data = _grid(frame, frame.factor if frame else 1, notes), _grid(frame, 1, [])
+    latent, data = grid_header(frame, frame.factor if frame else 1, notes), grid_header(frame, 1, [])
     kind = "surface brightness" if is_surface_brightness(unit) else "flux per pixel"
     scale = frame.pixel_scale / frame.factor if frame and frame.pixel_scale else None
     inpainted = result.inpainted
@@ -267,7 +269,7 @@ def _extensions(
     return out
 
 
-def _grid(frame: Frame | None, factor: int, notes: list[str]) -> fits.Header:
+def grid_header(frame: Frame | None, factor: int, notes: list[str]) -> fits.Header:
     """The cards that say where the pixels of a grid are."""
     out = fits.Header()
     if frame is None:

@@ -21,6 +21,7 @@ from invprob.posterior import Hierarchy, Posterior
 from invprob.result import Samples
 
 SHOWN = 3  # reasons that are said; the header has all
+FEW = 100  # draws in the FITS file, where all are in a store: the error of an error is then 7 %
 NUM_CHAIN_DRAWS = 2000  # of all chains, where the configuration does not say
 NUM_HYPER_DRAWS = 4000  # the same with hyperparameters, which mix more slowly than the image
 
@@ -78,6 +79,20 @@ def on_the_footprint(model: Model, found: Samples) -> tuple[np.ndarray, np.ndarr
     rows, columns = model.frame.footprint
     cut = images[:, rows, columns]
     return cut, np.asarray(cut, float).std(0, ddof=1)
+
+
+def fewer(samples: Samples, every: int) -> Samples:
+    """The result with one image of each chain in so many; all else is still that of all draws."""
+    assert samples.draws is not None
+    shape = samples.draws.shape[1:]
+    kept = samples.draws.reshape(samples.num_chains, -1, *shape)[:, every - 1 :: every]
+    return replace(samples, draws=kept.reshape(-1, *shape))
+
+
+def every_for_few(samples: Samples) -> int:
+    """The thinning that leaves at most `FEW` images, but at least one of each chain."""
+    assert samples.draws is not None
+    return min(-(-len(samples.draws) // FEW), len(samples.draws) // samples.num_chains)
 
 
 def quality_cards(found: Samples, config: Config) -> Cards:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from invprob.config import Config, InputConfig
-from invprob.errors import InputError, UsageError
+from invprob.errors import InputError, OutputError, UsageError
 from invprob.files import check_writable
 from invprob.io.hdus import Spec, sha256
 from invprob.io.read import read_fits
 from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
 from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
+from invprob.pipeline.draws import every_for_few, fewer
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.stage import check, deconvolve
-from invprob.result import Estimate, Status
+from invprob.result import Estimate, Samples, Status
 
 REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions
 
@@ -57,7 +58,7 @@ def read(config: Config) -> Observation:
 
 def run(
     config: Config, out: str | os.PathLike, *, overwrite: bool = False, plot: str | os.PathLike | None = None,
-    listener: Listener = SILENT, card: str | os.PathLike | None = None,
+    listener: Listener = SILENT, card: str | os.PathLike | None = None, draws_out: str | os.PathLike | None = None,
 ) -> tuple[Estimate, Observation]:  # fmt: skip
     """Read, deconvolve and write.
 
@@ -75,6 +76,9 @@ def run(
         Who is told of the progress.
     card
         Calibration card of this prior, whose hash and verdict go into the header.
+    draws_out
+        Store for all draws, see `invprob.io.store.write_draws`, None for none. With it the FITS file holds at most 100
+        of them, one of each chain in so many.
 
     Raises
     ------
@@ -88,13 +92,22 @@ def run(
     if plot is not None:
         _check_picture(Path(plot), out, overwrite)
     check_writable(out, overwrite)
+    if draws_out is not None:
+        _check_store(Path(draws_out), [out, *([] if plot is None else [Path(plot)])], config, overwrite)
     calibrated = {} if card is None else card_cards(card, config)
     observation = read(config)
     check_output(out, observation.inputs, overwrite)
+    if draws_out is not None:
+        from invprob.io.store import check_store
+
+        check_store(draws_out, observation.inputs, overwrite)
     for warning in observation.warnings:
         listener.note(f"warning: {warning}")
     result = _deconvolve(observation, config, out, listener)
-    _write(result, observation, config, out, overwrite, calibrated)
+    if draws_out is None:
+        _write(result, observation, config, out, overwrite, calibrated)
+    else:
+        _write_both(result, observation, config, out, Path(draws_out), overwrite, calibrated, listener)
     if plot is not None:
         from invprob.plot import plot_result
 
@@ -109,6 +122,17 @@ def _check_picture(plot: Path, out: Path, overwrite: bool) -> None:
     check_writable(plot, overwrite)
     if plot.resolve() == out.resolve():
         raise UsageError(f"{plot} cannot be both the FITS file and the picture: choose another name for one")
+
+
+def _check_store(store: Path, others: list[Path], config: Config, overwrite: bool) -> None:
+    from invprob.io.store import check_store
+
+    if config.method != "sample":
+        raise UsageError(f"a store of draws needs draws, which method {config.method!r} has not: give --method sample")
+    check_store(store, (), overwrite)
+    for other in others:
+        if store.resolve() in (other.resolve(), *other.resolve().parents):
+            raise UsageError(f"the store of draws {store} cannot be or hold {other}: choose another name for one")
 
 
 def _deconvolve(observation: Observation, config: Config, out: Path, listener: Listener) -> Estimate:
@@ -148,14 +172,43 @@ def card_cards(path: str | os.PathLike, config: Config) -> dict[str, tuple[Any, 
 def _write(
     result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool, more: dict[str, Any]
 ) -> None:
+    write_fits(result, out, **_record(observation, config), overwrite=overwrite, provenance=more)
+
+
+def _record(observation: Observation, config: Config) -> dict[str, Any]:
+    """What every output has of a run."""
     import jax
 
     device = jax.devices()[0]
-    write_fits(
-        result, out, observation=observation, config=config.model_dump(mode="json"), seed=config.seed,
-        device=f"{device.platform}: {device.device_kind}", overwrite=overwrite,
-        provenance=more,
-    )  # fmt: skip
+    return {
+        "observation": observation,
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "device": f"{device.platform}: {device.device_kind}",
+    }
+
+
+def _write_both(
+    result: Estimate, observation: Observation, config: Config, out: Path, store: Path, overwrite: bool,
+    more: dict[str, Any], listener: Listener,
+) -> None:  # fmt: skip
+    """All draws in a store, and few of them in the FITS file."""
+    from invprob.io.store import write_draws
+
+    assert isinstance(result, Samples)
+    every = every_for_few(result)
+    listener.note(f"writing {len(result.draws)} draws of {result.num_chains} chains to {store}")  # type: ignore[arg-type]
+    result = replace(result, cards={**result.cards, **more})
+    try:
+        write_draws(result, store, **_record(observation, config), overwrite=overwrite)
+    except OutputError:  # the work is not lost: all draws go into the file, as they do without a store
+        _write(result, observation, config, out, overwrite, more)
+        raise
+    cards = {
+        "DRAWSTOR": (store.name, "store of all draws"),
+        "DRAWTHIN": (every, "one draw of each chain in so many is in DRAWS"),
+    }
+    _write(fewer(result, every), observation, config, out, overwrite, {**more, **cards})
 
 
 @dataclass(frozen=True)
@@ -216,7 +269,9 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
         result = deconvolve(observation, config, listener=listener)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        _write(result, observation, config, again, overwrite=False, more=record["calibration"])
+        if "DRAWTHIN" in record["store"] and isinstance(result, Samples):
+            result = fewer(result, record["store"]["DRAWTHIN"][0])
+        _write(result, observation, config, again, overwrite=False, more=record["calibration"] | record["store"])
         now = read_provenance(again)
         changed = tuple(
             f"{name}: {record['versions'].get(name)} then, {version} now"

@@ -34,7 +34,7 @@ from invprob.result import Estimate, Samples, Status
 
 
 class Kept(eqx.Module):
-    """What is kept of a draw: its square, sky and noise-weighted prediction, and the image for `Samples`."""
+    """What is kept of a deviation: square, sky and noise-weighted prediction, and the image for `Samples`."""
 
     post: Posterior
     cut: Crop
@@ -48,7 +48,7 @@ class Kept(eqx.Module):
         zero = jnp.zeros((), image.dtype)
         return {
             "square": image**2,
-            "sky": deviation["sky"] ** 2 if self.has_parts else zero,
+            "sky": deviation["sky"] if self.has_parts else zero,
             "fit": jnp.sum(fitted**2),
             "image": image if self.keep else zero,
         }
@@ -270,7 +270,8 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
     post = strength.given({name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()})
     seen = jax.tree.map(np.asarray, _views(post, model.cut, mean, has_parts))
     cards = {**strength.cards, **hyper_cards(found.hyper), **quality_cards(found, config)}
-    best = replace(found, cards=cards, chi2=float(seen["chi2"]), latents=None)
+    sky = {"sky": found.latents["sky"]} if has_parts else None  # the images are held on the footprint alone
+    best = replace(found, cards=cards, chi2=float(seen["chi2"]), latents=sky)
     best = assemble(best, seen, None, observation, model, config)
     assert isinstance(best, Samples)
     draws, std = on_the_footprint(model, found)
@@ -328,7 +329,7 @@ def assemble(
     cards["NDRAWS"] = (config.num_exact, "exact draws behind the errors")
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
-        cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
+        cards["SKYERR"] = (float(np.sqrt(np.mean(drawn["sky"] ** 2))), "standard deviation of SKY")
     std = np.sqrt(drawn["square"])
     evidence = 1 - drawn["square"] / seen["prior_variance"]
     best = replace(
@@ -338,4 +339,5 @@ def assemble(
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]
-    return Samples(**{**vars(best), "draws": draws, "intervals": intervals_of(draws, config)})
+    sky = None if model.others is None else {"sky": (seen["sky"] + drawn["sky"])[None]}
+    return Samples(**{**vars(best), "draws": draws, "intervals": intervals_of(draws, config), "latents": sky})
