@@ -78,6 +78,12 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--seed", "-1"], "seed = -1"),
         (["--noise-std", "-1"], "input.noise_std = -1.0"),
         (["--noise-std", "1", "--variance", "[VAR]"], "not both"),
+        (
+            ["--draws-out", "draws.zarr"],
+            "a store of draws needs draws, which method 'map' has not: give --method sample",
+        ),
+        ([*SAMPLE, "--draws-out", "a.zarr", "-o", "a.zarr"], "the store of draws a.zarr cannot be or hold a.zarr"),
+        ([*SAMPLE, "--draws-out", "a.png", "--plot", "a.png"], "the store of draws a.png cannot be or hold a.png"),
         (["--plot", "out.nope"], "out.nope: matplotlib cannot write 'nope'"),
     ],
 )
@@ -154,6 +160,11 @@ def test_outputs_that_cannot_be_written(place, monkeypatch):
     assert "not an ordinary file" in refused(73, *options, "-o", "folder", "--overwrite")
     assert "is an input of this run" in refused(73, *options, "-o", "image.fits", "--overwrite")
     assert "both" in refused(2, *options, "-o", "same.png", "--plot", "same.png")
+    store = (*options, *SAMPLE, "-o", "new.fits", "--draws-out")
+    assert "--overwrite" in refused(73, *store, "folder")
+    assert "folder is not a store of draws and is not replaced" in refused(73, *store, "folder", "--overwrite")
+    assert "there.fits is not a store of draws" in refused(73, *store, "there.fits", "--overwrite")
+    assert "nowhere does not exist" in refused(73, *store, "nowhere/draws.zarr")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything may be written by root")

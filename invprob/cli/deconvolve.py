@@ -136,7 +136,7 @@ def deconvolve(
         Path | None,
         typer.Option(
             help="Directory for all draws of --method sample with their chains: a zarr store (draws.zarr), which "
-            "xarray and ArviZ open. The FITS file then has at most 100 of them. Default: no store, all in the FITS file."
+            "xarray and ArviZ open. The FITS file then has at most 100 of them. Default: all in the FITS file."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,

@@ -161,7 +161,7 @@ class StoredDraws:
             When the latent was not one image.
         """
         if "image" not in self.posterior:
-            raise InputError(f"the store holds no variable 'image'; it holds {', '.join(self.posterior)}")
+            raise InputError(f"the store holds no variable 'image'; it holds {', '.join(sorted(self.posterior))}")
         image = self.posterior["image"]
         return image.reshape(-1, *image.shape[2:])
 
@@ -218,7 +218,7 @@ def _grid(posterior: dict[str, Variable], frame: Frame | None, path: Path) -> di
     inner = frame.cropped().shape
     if shape not in (inner, frame.shape):
         raise OutputError(
-            f"{path} was not written: the draws have the shape {shape}, the frame {inner}, with its border {frame.shape}"
+            f"{path} was not written: the draws have the shape {shape}, the frame {inner}, with border {frame.shape}"
         )
     cards = grid_header(frame, frame.factor, [])
     if shape != inner:

@@ -197,7 +197,8 @@ def _write_both(
 
     assert isinstance(result, Samples)
     every = every_for_few(result)
-    listener.note(f"writing {len(result.draws)} draws of {result.num_chains} chains to {store}")  # type: ignore[arg-type]
+    chains = f" of {result.num_chains} chains" if result.num_chains > 1 else ""
+    listener.note(f"writing {len(result.draws)} draws{chains} to {store}")  # type: ignore[arg-type]
     result = replace(result, cards={**result.cards, **more})
     try:
         write_draws(result, store, **_record(observation, config), overwrite=overwrite)

@@ -194,6 +194,9 @@ def test_chains_that_have_not_mixed_are_not_called_good():
     short = sample(post, jax.random.key(0), 40, HMC(num_warmup=2))
     assert short.status is Status.NOT_MIXED and not short.status.ok
     assert any("ESS" in line for line in short.failures)
+    assert all(short.stats[name].shape == (4, 10) for name in ("energy", "acceptance_rate", "diverging"))
+    np.testing.assert_allclose(short.stats["acceptance_rate"].mean(1), short.quality.acceptance)
+    assert short.stats["diverging"].sum() == short.quality.divergent
     long = sample(post, jax.random.key(0), 8000, "gibbs")
     assert long.status is Status.CONVERGED and long.failures == () and long.quality is not None
 
@@ -211,6 +214,9 @@ def test_draws_beyond_memory_are_thinned_but_all_count(monkeypatch):
     monkeypatch.setattr(chains_module, "KEPT_BYTES", -(-whole.latents.nbytes // 3))
     thin = sample(post, key, 400, "gibbs")
     np.testing.assert_array_equal(thin.latents, whole.latents[:, 2::3])
+    assert (whole.every, thin.every, whole.num_chains) == (1, 3, 4)
+    assert set(thin.stats) == {"acceptance_rate", "diverging"}
+    assert all(values.shape == (4, 33) for values in thin.stats.values())
     np.testing.assert_allclose(thin.std, whole.std, rtol=1e-6)
     np.testing.assert_allclose(whole.std, np.asarray(whole.draws, float).std(0, ddof=1), rtol=1e-6)
     np.testing.assert_allclose(whole.image, np.asarray(whole.draws, float).mean(0), rtol=1e-5, atol=1e-6)

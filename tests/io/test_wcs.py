@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from invprob.io.wcs import coordinates, is_coordinate, refine_header
+from invprob.io.wcs import coordinates, is_coordinate, refine_header, shift_header
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -214,3 +214,23 @@ def test_no_real_header_is_too_odd():
             refine_header(old, 2)
             seen += 1
     assert seen > 20
+
+
+@pytest.mark.parametrize("name", ["tan-cd", "tan-cdelt", "sin"])
+def test_a_border_moves_every_description(name):
+    inner = MADE[name].copy()
+    for key, value in {
+        "CTYPE1A": "X",
+        "CTYPE2A": "Y",
+        "CRPIX1A": 2.0,
+        "CRPIX2A": 3.0,
+        "LTV1": 4.0,
+        "LTV2": 5.0,
+    }.items():
+        inner[key] = value
+    outer = shift_header(inner, below=7, left=11)
+    for alternate in (" ", "A"):
+        a, b = (WCS(h, key=alternate) for h in (inner, outer))
+        np.testing.assert_allclose(b.all_pix2world(3 + 11, 5 + 7, 0), a.all_pix2world(3, 5, 0), rtol=0, atol=1e-12)
+    assert (outer["LTV1"], outer["LTV2"]) == (15.0, 12.0)
+    assert inner["CRPIX1A"] == 2.0

@@ -92,6 +92,11 @@ def test_hyperparameters_are_sampled_with_the_image():
     assert cards["AMP16"] < cards["PRIORAMP"] < cards["AMP84"]
     assert found.draws.shape == (600, *SHAPE) and found.std.shape == SHAPE
     assert cards["SKY"] == pytest.approx(0.0, abs=5 * cards["SKYERR"])
+    posterior = found.to_arviz()["posterior"]
+    assert set(posterior.data_vars) == {"image", "sky", *found.hyper}
+    assert posterior["sky"].mean() == pytest.approx(cards["SKY"], rel=1e-4)
+    np.testing.assert_array_equal(posterior["image"].values.reshape(600, *SHAPE), found.draws)
+    np.testing.assert_array_equal(posterior["log_noise"], found.hyper["log_noise"])
 
 
 @pytest.mark.parametrize(
