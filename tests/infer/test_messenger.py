@@ -158,7 +158,7 @@ def test_a_wider_psf():
 def test_refusals():
     post = masked_problem(side=SIDE, kernel=psf(2.5, KERNEL))
     plain = Hierarchy(Spectrum(post.likelihood, post.structure.shape), *flat({"log_amplitude": 1.0}, 1.0))
-    with pytest.raises(UsageError, match="at most 0.5"):
+    with pytest.raises(UsageError, match=r"at most 0\.5"):
         with_psf_width(plain, psf(), 0.7)
     with pytest.raises(UsageError, match="above one"):
         with_noise_scale(plain, 0.5)
