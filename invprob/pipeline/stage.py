@@ -16,9 +16,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from invprob.config import Config
-from invprob.covariance import Blocks, Stationary
 from invprob.infer.find_map import as_solver, find_map
-from invprob.infer.samplers.gaussian import Perturbed, exact_draws, variance_along
+from invprob.infer.samplers.gaussian import Perturbed, exact_sums, variance_along
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.observation import Observation
 from invprob.operators import Crop
@@ -26,32 +25,12 @@ from invprob.operators.base import total
 from invprob.pipeline.approximate import approximate
 from invprob.pipeline.check import by_chains, check, check_method
 from invprob.pipeline.draws import chains, on_the_footprint, quality_cards
+from invprob.pipeline.kept import Kept, prior_variances
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength, hyper_cards
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
-
-
-class Kept(eqx.Module):
-    """What is kept of a draw: its square, sky and noise-weighted prediction, and the image for `Samples`."""
-
-    post: Posterior
-    cut: Crop
-    has_parts: bool = eqx.field(static=True)
-    keep: bool = eqx.field(static=True)
-
-    def __call__(self, deviation: PyTree) -> dict[str, Array]:
-        image = self.cut.apply(deviation["image"] if self.has_parts else deviation)
-        like = self.post.likelihood
-        fitted = like.noise.inv_sqrt(like.operator.apply(deviation))  # type: ignore[attr-defined]
-        zero = jnp.zeros((), image.dtype)
-        return {
-            "square": image**2,
-            "sky": deviation["sky"] ** 2 if self.has_parts else zero,
-            "fit": jnp.sum(fitted**2),
-            "image": image if self.keep else zero,
-        }
 
 
 def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Any]:
@@ -67,23 +46,12 @@ def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, A
         "residual": residual,
         "chi2": jnp.sum(residual**2),
         "sky": x["sky"] if has_parts else jnp.zeros((), residual.dtype),
-        "prior_variance": prior_variance(post, residual.dtype),
+        "prior": prior_variances(post, residual.dtype),
     }
 
 
-def prior_variance(post: Posterior, dtype) -> Array:
-    """Variance of a pixel of the image under a stationary Gaussian prior; NaN under any other."""
-    gaussian = post.prior.as_gaussian()
-    covariance = None if gaussian is None else gaussian.covariance
-    if isinstance(covariance, Blocks):
-        covariance = covariance.parts["image"]
-    if not isinstance(covariance, Stationary):
-        return jnp.full((), jnp.nan, dtype)
-    return jnp.fft.irfft2(covariance.power, s=covariance.shape)[0, 0]
-
-
 _views = eqx.filter_jit(views)
-_prior_variance = eqx.filter_jit(prior_variance)
+_prior_variances = eqx.filter_jit(prior_variances)
 
 
 def flux_variance(post: Posterior, cut: Crop, has_parts: bool, max_steps: int) -> tuple[Array, Array]:
@@ -176,19 +144,15 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
-    parts, good = exact_draws(
-        post,
-        random_key(observation, config),
-        config.num_exact,
-        Kept(post, cut, has_parts, config.method == "sample"),
-        sampler=Perturbed(max_steps=config.solver_steps),
-        progress=listener.draw,
-        fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
-    )
+    kept = Kept(post, cut, has_parts, config.method == "sample")
+    sums, parts, good = exact_sums(
+        post, random_key(observation, config), config.num_exact, kept.squares, kept,
+        Perturbed(max_steps=config.solver_steps), progress=listener.draw,
+    )  # fmt: skip
     flux_variance, found = _flux_variance(post, cut, has_parts, config.solver_steps)
     good &= bool(found == 1)
-    drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-    drawn["square"] = drawn["square"].sum(0) / config.num_exact
+    drawn: dict[str, Any] = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+    drawn["squares"] = {name: np.asarray(value) / config.num_exact for name, value in sums.items()}
     drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
@@ -212,7 +176,7 @@ def _approximated(observation, config, model, strength, listener) -> Samples:
     best = _with_errors(
         replace(found, cards={**strength.cards, **found.cards}), strength.post, observation, model, config
     )
-    variance = float(_prior_variance(strength.post, model.dtype))
+    variance = float(_prior_variances(strength.post, model.dtype)["pixel"])
     if best.std is None or not np.isfinite(variance):
         return best
     return replace(best, evidence=1 - best.std**2 / variance)
@@ -250,12 +214,12 @@ def _why_no_std(config: Config) -> str:
 def assemble(
     best: Estimate,
     seen: dict[str, Any],
-    drawn: dict[str, np.ndarray] | None,
+    drawn: dict[str, Any] | None,
     observation: Observation,
     model: Model,
     config: Config,
 ) -> Estimate | Samples:
-    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the mean of the squares)."""
+    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the means of the squares)."""
     subtracted = 0.0 if config.sky in ("none", "fit") else float(config.sky)
     cards = dict(best.cards)
     cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
@@ -281,12 +245,11 @@ def assemble(
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
         cards["SKYERR"] = (float(np.sqrt(drawn["sky"].mean())), "standard deviation of SKY")
-    std = np.sqrt(drawn["square"])
-    evidence = 1 - drawn["square"] / seen["prior_variance"]
-    best = replace(
-        best, std=std, effective_dof=best.num_data - trace, cards=cards,
-        evidence=evidence if np.isfinite(seen["prior_variance"]) else None,
-    )  # fmt: skip
+    squares, prior = drawn["squares"], seen["prior"]
+    best = replace(best, std=np.sqrt(squares["pixel"]), effective_dof=best.num_data - trace, cards=cards)
+    if np.isfinite(prior["pixel"]):
+        by_scale = 1 - squares["starlet"] / prior["starlet"][:, None, None]
+        best = replace(best, evidence=1 - squares["pixel"] / prior["pixel"], evidence_starlet=by_scale)
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]
