@@ -18,6 +18,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=Fal
 
 
 NUM_EXACT = 64  # draws behind the errors, where the configuration does not say
+SOLVER_STEPS = 10_000  # most of a solver, likewise
 
 
 class InputConfig(BaseModel):
@@ -64,12 +65,16 @@ class Config(BaseModel):
     scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
     slope: float | None = Field(None, gt=0, description="slope of the power spectrum, by hand")
     refine: int = Field(1, ge=1, le=16, description="latent pixels on a side of a data pixel")
-    method: Literal["map", "sample"] = Field("map", description="best image with errors, or draws")
+    method: Literal["map", "sample", "vi", "laplace"] = Field(
+        "map", description="best image with errors, draws, or an approximation of the posterior with draws of it"
+    )
+    family: str = Field("auto", description="'auto', or the name of a family of distributions, for method 'vi'")
     num_samples: int | None = Field(
         None,
         ge=0,
         le=100_000,
-        description="draws; 0: no errors; default: 64 exact ones, 2000 of chains, 4000 with hyperparameters",
+        description="draws; 0: no errors; default: 64 exact ones, 2000 of chains, 4000 with hyperparameters, 1000 of "
+        "an approximation",
     )
     sampler: str = Field("auto", description="'auto', or the name of a sampler, for method 'sample'")
     chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
@@ -81,7 +86,9 @@ class Config(BaseModel):
     rtol: float | None = Field(
         None, gt=0, lt=1, description="where the solver stops: relative gap or residual; default: the solver's own"
     )
-    max_steps: int = Field(10_000, ge=1, description="most steps of the solver")
+    max_steps: int | None = Field(
+        None, ge=1, description="most steps of the solver (10000), or of the fit of method 'vi' (the family's own)"
+    )
     dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")
     input: InputConfig = InputConfig()  # type: ignore[call-arg]
 
@@ -117,6 +124,16 @@ class Config(BaseModel):
     def samples_hyper(self) -> bool:
         """Whether hyperparameters are sampled with the image."""
         return "sample" in (self.strength, self.noise_scale) or self.psf_error > 0
+
+    @property
+    def solver_steps(self) -> int:
+        """Most steps of a solver."""
+        return SOLVER_STEPS if self.max_steps is None else self.max_steps
+
+    @property
+    def approximates(self) -> bool:
+        """Whether the result is an approximation of the posterior."""
+        return self.method in ("vi", "laplace")
 
     @property
     def num_exact(self) -> int:

@@ -78,7 +78,8 @@ def test_the_extensions(job):
     folder, _, _ = job
     shape = fits.getdata(GROUND, "SCI").shape
     with fits.open(folder / "out.fits", checksum=True) as hdus:
-        assert [h.name for h in hdus] == ["PRIMARY", "SCI", "ERR", "EVIDENCE", "DQ", "MODEL", "RESID", "PSF"]
+        names = ["PRIMARY", "SCI", "ERR", "EVIDENCE", "EVIDENCE_STARLET", "DQ", "MODEL", "RESID", "PSF"]
+        assert [h.name for h in hdus] == names
         for name in ("SCI", "ERR", "DQ"):
             assert hdus[name].data.shape == tuple(2 * n for n in shape)
         for name in ("MODEL", "RESID"):

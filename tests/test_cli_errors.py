@@ -38,6 +38,7 @@ def refused(code: int, *arguments: str, command: str = "deconvolve") -> str:
     return lines[0]
 
 
+APPROXIMATE = ("--num-samples", "50", "--method")
 SAMPLE = ("--method", "sample", "--num-samples", "8")
 
 
@@ -53,7 +54,24 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--sky", "some"], "--sky takes 'none', 'fit' or a number"),
         (["--sky", "nan"], "sky = nan"),
         (["--refine", "0"], "refine = 0"),
-        (["--method", "nope"], "'map' or 'sample'"),
+        (["--method", "nope"], "'map', 'sample', 'vi' or 'laplace'"),
+        (["--method", "vi", "--family", "nope"], "no family is called 'nope'; there are auto, metric, "),
+        (["--family", "metric"], "family 'metric' is one of method 'vi': give --method vi, not map"),
+        (["--method", "vi", "--chains", "2"], "chains = 2 is for method 'sample': leave it out with method 'vi'"),
+        (["--method", "laplace", "--sampler", "nuts"], "sampler = 'nuts' is for method 'sample'"),
+        (["--method", "vi", "--solver", "cg"], "solver = 'cg' is for method 'map'"),
+        (["--method", "vi", "--num-samples", "0"], "method 'vi' needs num_samples of at least 25, not 0"),
+        (
+            [*APPROXIMATE, "vi", "--family", "flow"],
+            "family 'flow' does not fit: Flow is for latents of 2 to 400",
+        ),
+        (
+            [*APPROXIMATE, "vi", "--family", "metric", "--prior", "tv"],
+            "family 'metric' does not fit: MetricGaussian needs a prior that is white noise",
+        ),
+        ([*APPROXIMATE, "laplace", "--prior", "tv"], "has kinks or bounds, the maximum lies on them"),
+        ([*APPROXIMATE, "laplace", "--positive"], "there is no curvature there; take method 'vi' or 'sample'"),
+        (["--method", "vi", "--strength", "sample"], "draws hyperparameters together with the image: it goes with"),
         (["--method", "sample", "--num-samples", "0"], "num_samples of at least 1"),
         (["--prior", "nope"], "no prior is called 'nope'; there are gaussian, lognormal, "),
         (["--strength", "fission"], "strength 'fission' is for priors of one strength"),
@@ -65,7 +83,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--method", "sample", "--sampler", "nope"], "no sampler is called 'nope'; there are auto, exact, "),
         (["--method", "sample", "--intervals", "68,x"], "--intervals takes percentages such as 68,95, not '68,x'"),
         (["--method", "sample", "--intervals", "168"], "percentages between 0 and 100"),
-        (["--intervals", "68"], "intervals come from draws: give --method sample"),
+        (["--intervals", "68"], "intervals come from draws: give --method sample, vi or laplace"),
         (["--chains", "0"], "chains = 0"),
         (["--prior", "lognormal", "--positive"], "--positive does not go with this prior"),
         (["--prior", "starlet", "--solver", "cg"], "solver 'cg' does not fit: conjugate gradients need"),

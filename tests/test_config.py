@@ -50,7 +50,7 @@ def test_the_hash():
         ({"refine": True}, ["refine", "True", "integer"]),
         ({"refine": 0}, ["refine", "0", "greater than or equal to 1"]),
         ({"refine": 17}, ["refine", "17", "less than or equal to 16"]),
-        ({"method": "nope"}, ["method", "'nope'", "'map' or 'sample'"]),
+        ({"method": "nope"}, ["method", "'nope'", "'map', 'sample', 'vi' or 'laplace'"]),
         ({"strength": "foo"}, ["strength", "'foo'", "number", "'auto'"]),
         ({"strength": -1}, ["strength", "-1", "above zero"]),
         ({"strength": 0.0}, ["strength", "0.0", "above zero"]),

@@ -55,12 +55,23 @@ def deconvolve(
         str | None,
         typer.Option(
             help="map: best image, with errors for the gaussian prior (default); sample: draws, their mean and errors "
-            "for every prior, by chains where they cannot be independent."
+            "for every prior, by chains where they cannot be independent; vi, laplace: an approximation of the "
+            "posterior with draws of it, and k-hat, which says when not to trust it."
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Distributions of --method vi: auto (default), metric (gaussian, lognormal), circulant, meanfield, "
+            "lowrank (every prior), flow (up to 400 latent pixels)."
         ),
     ] = None,
     num_samples: Annotated[
         int | None,
-        typer.Option(help="Draws; 0: no errors. Default: 64 exact ones, 2000 of chains, 4000 with --strength sample."),
+        typer.Option(
+            help="Draws; 0: no errors. Default: 64 exact ones, 2000 of chains, 4000 with --strength sample, 1000 of vi "
+            "and laplace."
+        ),
     ] = None,
     sampler: Annotated[
         str | None,
@@ -124,7 +135,10 @@ def deconvolve(
             "(default 3e-4), pdhg and proximal (1e-4)."
         ),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Most steps of the solver. Default: 10000.")] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Most steps of the solver, or of the fit of vi. Default: 10000, or the family's own."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float64 (default) or float32.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options; the command line goes first.")
@@ -158,7 +172,7 @@ def deconvolve(
             prior=prior, positive=positive, floor=floor,
             strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
             psf_error=psf_error, noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
-            num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
+            family=family, num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
             intervals=_percentages(intervals), seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky),
             solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
         ),
@@ -265,6 +279,11 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"  {cards['NSAMPLES']} draws of {cards['NCHAINS']} chains: largest R-hat {cards['RHAT']:.3f}, smallest "
             f"effective sample size {min(cards['ESSBULK'], cards['ESSTAIL']):.0f}"
         )
+    if "KHAT" in cards:
+        bound = f"ELBO {cards['ELBO']:.1f} +- {cards['ELBOERR']:.2g}" if "ELBO" in cards else (
+            f"log evidence {cards['LAPEVID']:.1f} +- {cards['LAPERR']:.2g}"
+        )  # fmt: skip
+        lines.append(f"  k-hat of the draws {cards['KHAT']:.2f}, to be below {cards['KHATMAX']:.2f}; {bound}")
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
     if "SKY" in cards:
         flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")

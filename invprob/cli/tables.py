@@ -21,9 +21,10 @@ from jaxtyping import Float
 from invprob.errors import InputError, UsageError
 from invprob.files import atomic_write
 from invprob.io import header as cards
+from invprob.io.cards import escape, unescape
 from invprob.io.hdus import sha256
 from invprob.io.readback import read_images, read_provenance
-from invprob.io.write import check_output, escape, package_version, unescape
+from invprob.io.write import check_output, package_version
 from invprob.measurement import Measurement
 from invprob.observation import InputFile
 

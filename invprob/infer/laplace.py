@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,6 +27,7 @@ from invprob.infer.variational_base import (
     Chart,
     Draws,
     judged,
+    nothing,
 )
 from invprob.infer.variational_determinant import flat_product, inverse_root, log_determinant
 from invprob.infer.variational_local import likelihood_dtype, local_gaussian, most_probable, whitened
@@ -39,7 +42,7 @@ from invprob.result import Status
 
 ROOT_STEPS = 100  # of the Lanczos iteration of a draw
 ROOT_CHANGE = 1e-2  # most that the last third of them may change a draw, relative
-MAX_STEPS = 5000  # most of the search for the maximum
+MAX_STEPS, NEWTON_STEPS = 5000, 200  # most of the search for the maximum, in x and in white coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +139,31 @@ def _is_piecewise_linear(prior: HasLogProb, dtype) -> bool:
     return steep > 0 and curved == 0
 
 
-def laplace(post: Posterior, key, num_probes: int = 64, num_samples: int = 1000) -> Laplace:
+def why_no_laplace(post: Posterior) -> str:
+    """What keeps a posterior from a Laplace approximation, as far as is known before its maximum; empty for nothing."""
+    if name := sharp_part(post.prior, likelihood_dtype(post)):
+        return (
+            f"no Laplace approximation under a {name} prior: its density has kinks or bounds, the maximum lies on "
+            "them, and there is no curvature there"
+        )
+    if post.prior.as_transform() is None and not isinstance(post.prior, HasLogProb):
+        can = ", ".join(capabilities(post.prior)) or "nothing"
+        return (
+            "no Laplace approximation: it needs a prior with HasLogProb or HasTransform, and "
+            f"{type(post.prior).__name__} offers {can}"
+        )
+    return ""
+
+
+def laplace(
+    post: Posterior,
+    key,
+    num_probes: int = 64,
+    num_samples: int = 1000,
+    *,
+    max_steps: int | None = None,
+    summary: Callable[[PyTree], Any] = nothing,
+) -> Laplace:
     """The Laplace approximation around the maximum of a posterior with curvature.
 
     ``log p(data) = log p(data, z*) + n/2 log 2 pi - 1/2 log det H`` with the maximum z* and the curvature H there.
@@ -152,6 +179,11 @@ def laplace(post: Posterior, key, num_probes: int = 64, num_samples: int = 1000)
         (48 each) it is exact.
     num_samples
         Exact draws of the local Gaussian behind the standard deviation and k-hat.
+    max_steps
+        Most steps of the search for the maximum; default: 200 Newton steps, or 5000 of L-BFGS where there is no
+        transform from white noise.
+    summary
+        From the x of a draw to what is to be kept of it, in `Laplace.kept`; default: nothing.
 
     Returns
     -------
@@ -182,41 +214,34 @@ def laplace(post: Posterior, key, num_probes: int = 64, num_samples: int = 1000)
             f"laplace takes num_probes of at least 2 and num_samples of at least {MIN_WEIGHTS}, not {num_probes} and "
             f"{num_samples}"
         )
-    if name := sharp_part(post.prior, likelihood_dtype(post)):
-        raise CapabilityError(
-            f"no Laplace approximation under a {name} prior: its density has kinks or bounds, the maximum lies on "
-            "them, and there is no curvature there; draw from the posterior instead: invprob.sample(post, key)"
-        )
+    if why := why_no_laplace(post):
+        raise CapabilityError(f"{why}; draw from the posterior instead: invprob.sample(post, key)")
     volume_key, judge_key = jax.random.split(key)
     if post.prior.as_transform() is not None:
-        approximation, status = _in_white(post, volume_key, num_probes)
+        approximation, status = _in_white(post, volume_key, num_probes, max_steps or NEWTON_STEPS)
         reason = f"{type(post.prior).__name__} prior: Fisher metric in white coordinates"
     else:
-        approximation, status = _in_x(post, volume_key, num_probes)
+        approximation, status = _in_x(post, volume_key, num_probes, max_steps or MAX_STEPS)
         reason = f"{type(post.prior).__name__} prior with a smooth log-density: Hessian in x"
     chart, q = approximation.chart, approximation.q
     none = jnp.zeros(chart.size, chart.dtype)
     value = float(chart.log_joint(none)) - float(q.log_prob(none))
     return judged(
-        Laplace, post, approximation, judge_key, num_samples, status, x=jax.tree.map(np.asarray, chart.latent(none)),
-        solver="laplace", reason=reason, steps=0, log_evidence=value, log_evidence_error=float(approximation.error),
+        Laplace, post, approximation, judge_key, num_samples, status, summary,
+        x=jax.tree.map(np.asarray, chart.latent(none)), solver="laplace", reason=reason, steps=0, log_evidence=value,
+        log_evidence_error=float(approximation.error),
     )  # fmt: skip
 
 
-def _in_white(post: Posterior, key, num_probes: int) -> tuple[Approximation, Status]:
+def _in_white(post: Posterior, key, num_probes: int, max_steps: int) -> tuple[Approximation, Status]:
     problem = whitened(post, "laplace")
-    xi, code = most_probable(problem)
+    xi, code = most_probable(problem, max_steps)
     return local_gaussian(problem, xi, key, num_probes), STATUS[int(code)]
 
 
-def _in_x(post: Posterior, key, num_probes: int) -> tuple[Approximation, Status]:
-    if not isinstance(post.prior, HasLogProb):
-        can = ", ".join(capabilities(post.prior)) or "nothing"
-        raise CapabilityError(
-            f"laplace needs a prior with HasLogProb or HasTransform; {type(post.prior).__name__} offers {can}"
-        )
+def _in_x(post: Posterior, key, num_probes: int, max_steps: int) -> tuple[Approximation, Status]:
     dtype = likelihood_dtype(post)
-    found = eqx.filter_jit(solve)(post, Optax(), max_steps=MAX_STEPS)
+    found = eqx.filter_jit(solve)(post, Optax(), max_steps=max_steps)
     x = found.x
     hessian = Jacobian(Function(_Descent(post), post.structure), x)
     determinant = log_determinant(hessian, key, num_probes, dtype)
@@ -232,4 +257,4 @@ def _in_x(post: Posterior, key, num_probes: int) -> tuple[Approximation, Status]
     return approximation, STATUS[int(found.code)]
 
 
-__all__ = ["Laplace", "laplace", "sharp_part"]
+__all__ = ["Laplace", "laplace", "sharp_part", "why_no_laplace"]

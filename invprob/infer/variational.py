@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer.coordinates import Coordinates
@@ -22,6 +22,7 @@ from invprob.infer.variational_base import (
     Variational,
     VariationalProgress,
     judged,
+    nothing,
 )
 from invprob.infer.variational_circulant import CirculantGaussian
 from invprob.infer.variational_climb import AbstractClimbing, about
@@ -29,6 +30,7 @@ from invprob.infer.variational_determinant import size_of
 from invprob.infer.variational_metric import MetricGaussian
 from invprob.posterior import Posterior
 from invprob.priors.norms import AbstractNorm
+from invprob.result import Status
 
 FLOW_LIMIT = 400  # numbers; the weights of its networks grow with them, and so does the work of finding them
 
@@ -180,13 +182,20 @@ class Flow(AbstractClimbing):
         if self.layers < 1 or self.width < 1:
             raise UsageError(f"Flow takes at least one layer and width, not {self.layers} and {self.width}")
 
+    def check(self, post):
+        self._check_size(post)
+        super().check(post)
+
     def fit(self, post, key, effort, where, progress):
+        self._check_size(post)
+        return super().fit(post, key, effort, where, progress)
+
+    def _check_size(self, post):
         size = size_of(post.structure)
         if not 1 < size <= FLOW_LIMIT:
             raise CapabilityError(
-                f"Flow is for latents of 2 to {FLOW_LIMIT} numbers, this one has {size}: use MetricGaussian or LowRank"
+                f"Flow is for latents of 2 to {FLOW_LIMIT} numbers, this one has {size}: use another family"
             )
-        return super().fit(post, key, effort, where, progress)
 
     def start(self, chart, key):
         size = chart.size
@@ -227,6 +236,8 @@ def as_family(family: str | AbstractFamily, post: Posterior) -> tuple[AbstractFa
     name = type(post.prior).__name__
     if post.prior.as_transform() is not None and not isinstance(post.prior, AbstractNorm):
         return MetricGaussian(), f"{name} prior that is transformed white noise: its Fisher metric is known"
+    if any(len(shape) == 2 for shape, _ in post.structure.leaves):
+        return CirculantGaussian(), f"{name} prior of an image: one scale for each spatial frequency"
     return MeanField(), f"{name} prior: independent coordinates in which the posterior is near to white noise"
 
 
@@ -241,6 +252,7 @@ def fit_variational(
     num_samples: int = 1000,
     coordinates: Coordinates | None = None,
     progress: Callable[[VariationalProgress], None] | None = None,
+    summary: Callable[[PyTree], Any] = nothing,
 ) -> Variational:
     """The distribution q of a family that maximises the evidence lower bound (ELBO), and how well it fits.
 
@@ -253,8 +265,9 @@ def fit_variational(
     key
         Random key.
     family
-        ``"auto"`` chooses by the prior: `MetricGaussian` where it is transformed white noise, else `MeanField`.
-        ``"metric"``, ``"meanfield"``, ``"lowrank"``, ``"circulant"``, ``"flow"``, or a family.
+        ``"auto"`` chooses by the prior: `MetricGaussian` where it is transformed white noise, else `CirculantGaussian`
+        for images and `MeanField` for what is none. ``"metric"``, ``"meanfield"``, ``"lowrank"``, ``"circulant"``,
+        ``"flow"``, or a family.
     num_steps, num_draws, learning_rate
         Steps, draws of q in each step (in pairs about its centre), and the rate of Adam at the beginning; default: what
         the family suggests.
@@ -264,6 +277,8 @@ def fit_variational(
         Coordinates c to fit in; default: those of the family, near to white noise under the posterior.
     progress
         Called with a `VariationalProgress` now and then.
+    summary
+        From the x of a draw to what is to be kept of it, in `Variational.kept`; default: nothing.
 
     Returns
     -------
@@ -298,8 +313,10 @@ def fit_variational(
         raise UsageError(f"k-hat needs at least {MIN_WEIGHTS} draws: raise num_samples from {num_samples}")
     fit_key, judge_key = jax.random.split(key)
     fit = chosen.fit(post, fit_key, Effort(num_steps, num_draws, learning_rate), coordinates, progress)
+    # who stops a fit does not want to wait for its draws
+    number = MIN_WEIGHTS if fit.status is Status.INTERRUPTED else num_samples
     return judged(
-        Variational, post, fit.approximation, judge_key, num_samples, fit.status, solver=chosen.name, reason=reason,
+        Variational, post, fit.approximation, judge_key, number, fit.status, summary, solver=chosen.name, reason=reason,
         steps=fit.steps, history=fit.history,
     )  # fmt: skip
 

@@ -122,21 +122,22 @@ class Approximation(eqx.Module):
 
 
 @eqx.filter_jit
-def _looked_at(approximation: Approximation, key, num: int):
-    """Log-densities of draws, and sums over them and their reflections of the deviation of x from that of c = 0."""
+def _looked_at(approximation: Approximation, key, num: int, summary: Callable[[PyTree], Any]):
+    """Log-densities and summaries of draws, and sums over them and their reflections of the deviation from c = 0."""
     chart, q = approximation.chart, approximation.q
     draws = q.draws(key, num)
     centre = chart.latent(jnp.zeros(chart.size, chart.dtype))
 
     def one(pair):
         c, reflected = pair
-        both = [jax.tree.map(jnp.subtract, chart.latent(a), centre) for a in (c, reflected)]
-        return chart.log_joint(c), q.log_prob(c), both
+        x = chart.latent(c)
+        both = [jax.tree.map(jnp.subtract, a, centre) for a in (x, chart.latent(reflected))]
+        return chart.log_joint(c), q.log_prob(c), both, summary(x)
 
-    log_p, log_q, both = jax.lax.map(one, (draws.c, draws.reflected))
+    log_p, log_q, both, kept = jax.lax.map(one, (draws.c, draws.reflected))
     sums = jax.tree.map(lambda a, b: jnp.sum(a + b, axis=0), *both)
     squares = jax.tree.map(lambda a, b: jnp.sum(a**2 + b**2, axis=0), *both)
-    return log_p, log_q, centre, sums, squares, draws.good
+    return log_p, log_q, centre, sums, squares, draws.good, kept
 
 
 @eqx.filter_jit
@@ -168,6 +169,8 @@ class Approximate(Estimate):
         Draws behind the ELBO, k-hat, mean and standard deviation.
     failures
         What keeps the approximation from being trusted, one line each.
+    kept
+        What was asked to be kept of each of these draws, stacked along a leading axis; None where nothing was.
 
     Notes
     -----
@@ -189,6 +192,7 @@ class Approximate(Estimate):
     threshold: float = 0.7
     num_draws: int = 0
     failures: tuple[str, ...] = ()
+    kept: PyTree = None
 
     @property
     def reliable(self) -> bool:
@@ -223,12 +227,13 @@ class Variational(Approximate):
 class _Known:
     """The moments and weights of an approximation, from draws."""
 
-    def __init__(self, approximation: Approximation, key, num: int):
-        log_p, log_q, self.good = [], [], True
+    def __init__(self, approximation: Approximation, key, num: int, summary: Callable[[PyTree], Any]):
+        log_p, log_q, kept, self.good = [], [], [], True
         total, square = None, None
         for i in range(-(-num // CHUNK)):
-            found = _looked_at(approximation, jax.random.fold_in(key, i), min(CHUNK, num - i * CHUNK))
+            *found, part = _looked_at(approximation, jax.random.fold_in(key, i), min(CHUNK, num - i * CHUNK), summary)
             p, q, centre, *moments, good = jax.tree.map(lambda a: np.asarray(a, float), found)
+            kept.append(jax.tree.map(np.asarray, part))
             log_p.append(p)
             log_q.append(q)
             self.good &= bool(good.all())
@@ -243,6 +248,7 @@ class _Known:
         self.outside = int(np.isnan(weights).sum())
         self.weights = np.where(np.isnan(weights), -np.inf, weights)
         self.num = num
+        self.kept = jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
     @property
     def khat(self) -> float:
@@ -251,14 +257,25 @@ class _Known:
         return psis(self.weights).khat if usable else np.inf
 
 
+def nothing(x: PyTree) -> None:
+    """A summary of a draw that keeps nothing."""
+
+
 def judged(
-    kind: Callable[..., Any], post: Posterior, approximation: Approximation, key, num: int, status: Status, **more: Any
+    kind: Callable[..., Any],
+    post: Posterior,
+    approximation: Approximation,
+    key,
+    num: int,
+    status: Status,
+    summary: Callable[[PyTree], Any] = nothing,
+    **more: Any,
 ) -> Any:
     """A result of a kind (`Variational`, ...) with the mean and the quality of an approximation.
 
     A status that is not ok stays; one that is becomes `Status.NOT_RELIABLE` where k-hat is above its threshold.
     """
-    known = _Known(approximation, key, num)
+    known = _Known(approximation, key, num, summary)
     khat, threshold = known.khat, khat_threshold(num)
     failures = []
     if not khat < threshold:
@@ -282,7 +299,7 @@ def judged(
         approximation=approximation, latent_std=known.std, std_error=1 / np.sqrt(2 * num),
         elbo=float(known.weights.mean()), elbo_error=float(np.hypot(scatter, shared)),
         normalized=is_normalized(post, approximation.chart), khat=khat, threshold=threshold, num_draws=num,
-        failures=tuple(failures), **more,
+        failures=tuple(failures), kept=known.kept, **more,
     )  # fmt: skip
 
 
@@ -335,6 +352,16 @@ class AbstractFamily(eqx.Module):
     effort: ClassVar[Effort] = Effort(1000, 8, 0.02)
 
     @abstractmethod
+    def check(self, post: Posterior) -> None:
+        """Refuse a posterior that this family cannot be fitted to, before any work is done.
+
+        Raises
+        ------
+        CapabilityError
+            With what the family needs.
+        """
+
+    @abstractmethod
     def fit(
         self,
         post: Posterior,
@@ -363,4 +390,6 @@ __all__ = [
     "Fit",
     "Variational",
     "VariationalProgress",
+    "judged",
+    "nothing",
 ]

@@ -85,6 +85,9 @@ class AbstractClimbing(AbstractFamily):
         """The coordinates of the family: near to white noise under the posterior."""
         return chart_of(_near_white(post), key)
 
+    def check(self, post):
+        eqx.filter_eval_shape(coordinates, post)
+
     def fit(self, post, key, effort, where, progress):
         suggested = self.effort
         total = effort.num_steps or suggested.num_steps or 1000

@@ -108,6 +108,9 @@ class MetricGaussian(AbstractFamily):
     name: ClassVar[str] = "metric"
     effort: ClassVar[Effort] = Effort(12, 8, None)
 
+    def check(self, post):
+        whitened(post, type(self).__name__)
+
     def fit(self, post, key, effort, where, progress):
         if where is not None:
             raise UsageError("MetricGaussian has its own coordinates, those in which the prior is white: give none")

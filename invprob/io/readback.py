@@ -12,7 +12,8 @@ import numpy as np
 from astropy.io import fits
 
 from invprob.errors import InputError
-from invprob.io.write import VERSION_KEYS, unescape
+from invprob.io.cards import unescape
+from invprob.io.write import VERSION_KEYS
 from invprob.observation import InputFile
 
 STORE_KEYS = ("DRAWSTOR", "DRAWTHIN")  # where all draws are, and which of them are in DRAWS

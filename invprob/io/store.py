@@ -21,8 +21,9 @@ from zarr.storage import LocalStore, MemoryStore
 
 from invprob.errors import InputError, OutputError, UsageError
 from invprob.files import atomic_directory, check_directory
+from invprob.io.extensions import grid_header
 from invprob.io.wcs import shift_header
-from invprob.io.write import VERSION_KEYS, config_hash, config_text, grid_header, package_version
+from invprob.io.write import VERSION_KEYS, config_hash, config_text, package_version
 from invprob.layout import Groups, Variable, facts, groups
 from invprob.observation import Frame, InputFile, Observation
 from invprob.result import Estimate, Samples

@@ -20,10 +20,11 @@ from astropy.io import fits
 
 from invprob.errors import OutputError
 from invprob.files import atomic_write, check_writable
-from invprob.io.wcs import coordinates, is_coordinate, refine_header
+from invprob.io.cards import put
+from invprob.io.extensions import image_extensions
+from invprob.io.wcs import is_coordinate
 from invprob.observation import Frame, InputFile, Observation
 from invprob.result import Estimate, Samples
-from invprob.units import is_surface_brightness
 
 Provenance = Mapping[str, tuple[Any, str]]
 
@@ -82,6 +83,7 @@ def write_fits(
     | SCI | the estimate: flux per latent pixel on exactly the footprint of the data |
     | ERR | its standard deviation; where there is none the card NOERR says how to get one |
     | EVIDENCE | 1 - variance / variance under the prior: what the data say, and what the prior |
+    | EVIDENCE_STARLET | the same for the starlet coefficients of the image (scale, y, x), finest first |
     | DQ | bit 1: no valid datum lies over this latent pixel |
     | MODEL | noiseless data that the estimate predicts, on the grid of the data |
     | RESID | (data - model) / sigma, NaN where no datum is valid |
@@ -131,11 +133,11 @@ def write_fits(
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
         notes: list[str] = list(observation.warnings) if observation else []
         said = len(notes)
-        hdus = _extensions(result, frame, observation, notes)
+        hdus = image_extensions(result, frame, observation, notes)
         primary = _provenance(result, frame, observation, config, seed, device, provenance or {})
         inputs = _input_cards(frame, {str(k) for k in primary}, notes)
         for i, note in enumerate(notes, 1):
-            _put(primary, f"WARN{i}", note, "")
+            put(primary, f"WARN{i}", note, "")
         if inputs:
             primary.append(fits.Card("COMMENT", "Cards of the input image:"), end=True)
             primary.extend(inputs, unique=False, end=True)
@@ -201,6 +203,8 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
         )
         if draws is not None:
             latent["draws"] = draws[0]
+        if result.evidence_starlet is not None:
+            latent["evidence_starlet"] = result.evidence_starlet[0]
         for name, array in latent.items():
             if array is not None and np.shape(array) != shape:
                 raise OutputError(
@@ -211,7 +215,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
                 raise OutputError(
                     f"{path} was not written: {name} has shape {np.shape(array)}, the data {frame.data_shape}"
                 )
-    for name in ("image", "std", "evidence", "model", "residual"):
+    for name in ("image", "std", "evidence", "evidence_starlet", "model", "residual"):
         array = getattr(result, name)
         if array is None:
             continue
@@ -222,65 +226,6 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
                 f"{path} was not written: {int(bad.sum())} values of the {name} are not finite"
                 f" (the run's status: {result.status.value})"
             )
-
-
-def _extensions(
-    result: Estimate, frame: Frame | None, observation: Observation | None, notes: list[str]
-) -> list[fits.ImageHDU]:
-    """The image extensions that the result has."""
-    unit = frame.unit if frame else ""
-    latent, data = grid_header(frame, frame.factor if frame else 1, notes), grid_header(frame, 1, [])
-    kind = "surface brightness" if is_surface_brightness(unit) else "flux per pixel"
-    scale = frame.pixel_scale / frame.factor if frame and frame.pixel_scale else None
-    inpainted = result.inpainted
-    if inpainted is None and observation is not None:
-        inpainted = np.kron(~observation.valid, np.ones((frame.factor if frame else 1,) * 2, dtype=bool))
-
-    def hdu(name: str, array: Any, grid: fits.Header | None, dtype: str | None, *cards: tuple[str, Any, str]):
-        array = np.asarray(array)
-        dtype = dtype or ("float32" if array.dtype == np.float32 else "float64")
-        made = fits.ImageHDU(np.ascontiguousarray(array, dtype=dtype), header=grid, name=name)
-        for keyword, value, comment in cards:
-            _put(made.header, keyword, value, comment)
-        return made
-
-    bunit = (("BUNIT", unit, kind),) if unit else ()
-    out = [hdu("SCI", result.image, latent, None, *bunit)]
-    if result.std is not None:
-        out.append(hdu("ERR", result.std, latent, None, *bunit))
-    if result.evidence is not None:
-        card = ("CONTENT", "1 - variance / prior variance", "1: the data say it; 0: the prior does")
-        out.append(hdu("EVIDENCE", result.evidence, latent, "float32", card))
-    if inpainted is not None:
-        out.append(hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it")))
-    if result.model is not None:
-        out.append(hdu("MODEL", result.model, data, None, *bunit))
-    if result.residual is not None:
-        out.append(hdu("RESID", result.residual, data, None, ("CONTENT", "(data - model) / sigma", "NaN: not valid")))
-    if result.kernel is not None:
-        pixel = (("PIXSCALE", scale, "[arcsec] latent pixel"),) if scale else ()
-        total = float(np.asarray(result.kernel, dtype=float).sum())
-        out.append(hdu("PSF", result.kernel, None, None, *pixel, ("PIXSUM", total, "sum of the kernel")))
-    if isinstance(result, Samples) and result.draws is not None:
-        out.append(hdu("DRAWS", result.draws, latent, "float32", *bunit))
-    if isinstance(result, Samples):
-        out += [hdu(name, end, latent, "float32", *bunit) for name, end in result.intervals.items()]
-    out += [hdu(name.upper(), part, latent, None, *bunit) for name, part in result.parts.items()]
-    return out
-
-
-def grid_header(frame: Frame | None, factor: int, notes: list[str]) -> fits.Header:
-    """The cards that say where the pixels of a grid are."""
-    out = fits.Header()
-    if frame is None:
-        return out
-    if frame.header is not None:
-        refined, more = refine_header(frame.header, factor)
-        out = coordinates(refined)
-        notes.extend(more)
-    if frame.pixel_scale:
-        out["PIXSCALE"] = (frame.pixel_scale / factor, "[arcsec] side of a pixel")
-    return out
 
 
 def _provenance(
@@ -329,41 +274,10 @@ def _provenance(
     header = fits.Header()
     for keyword, (value, comment) in cards.items():
         if value is not None:
-            _put(header, keyword, value, comment)
+            put(header, keyword, value, comment)
     if config is not None:
         header["CONFIG"] = config_text(config)
     return header
-
-
-def _put(header: fits.Header, keyword: str, value: Any, comment: str) -> None:
-    """Set a card to any scalar or text; what FITS cannot hold becomes text (see `escape`)."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        value = str(value)
-    if not isinstance(value, bool | int | float):
-        value = escape(str(value))
-    # a comment after a long text would be moved into further CONTINUE cards: only where it fits
-    room = 45 if not isinstance(value, str) else 64 - len(value.replace("'", "''"))
-    comment = escape(comment)
-    if keyword.upper() in header:
-        header.remove(keyword.upper(), remove_all=True)
-    header[keyword.upper()] = (value, comment if len(comment) <= max(room, 0) else comment[: max(room, 0)])
-
-
-def escape(text: str) -> str:
-    """Any text as printable ASCII, which is all that a FITS header can hold."""
-    text = text.encode("unicode_escape").decode("ascii")
-    # in a text of several cards quotes and ampersands are misread by some, astropy included
-    return text.replace("'", "\\x27").replace("&", "\\x26") if len(text) > 60 else text
-
-
-def unescape(text: str) -> str:
-    """The text that `escape` was given; other text is returned as it is where it is no valid escape."""
-    try:
-        return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
-    except UnicodeDecodeError:
-        return text
 
 
 def _input_cards(frame: Frame | None, ours: set[str], notes: list[str]) -> list[fits.Card]:

@@ -20,11 +20,11 @@ from invprob.infer.sample import as_sampler
 from invprob.infer.samplers import AbstractIndependent, AbstractMarkov
 from invprob.observation import Observation
 from invprob.operators import Crop
+from invprob.pipeline.check import check
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength
 from invprob.pipeline.run import read
-from invprob.pipeline.stage import check
 from invprob.posterior import Posterior
 from invprob.psf import PSF
 
@@ -98,6 +98,11 @@ def calibrate_configuration(
         raise UsageError(
             "calibration holds the strength and the noise fixed, since their wide hyperpriors hold few images like "
             "this one: give strength 'auto' or a number, and noise_scale a number"
+        )
+    if config.approximates:
+        raise UsageError(
+            f"calibration tests the draws of samplers: give method 'sample' or 'map', not {config.method!r}, which "
+            "k-hat judges"
         )
     check(config)
     observation = read(config)

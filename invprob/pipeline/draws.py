@@ -71,14 +71,13 @@ def chains(target: Posterior | Hierarchy, config: Config, key, listener: Listene
     )  # fmt: skip
 
 
-def on_the_footprint(model: Model, found: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """The image of each draw on the footprint, ``(draw, y, x)``, and the standard deviation of its pixels."""
+def on_the_footprint(model: Model, found: Samples) -> np.ndarray:
+    """The image of each draw on the footprint, ``(draw, y, x)``."""
     latents = found.latents["image"] if model.others is not None else found.latents
     images = total(latents) if isinstance(latents, dict) else latents
     images = np.asarray(images).reshape(-1, *images.shape[2:])
     rows, columns = model.frame.footprint
-    cut = images[:, rows, columns]
-    return cut, np.asarray(cut, float).std(0, ddof=1)
+    return images[:, rows, columns]
 
 
 def fewer(samples: Samples, every: int) -> Samples:

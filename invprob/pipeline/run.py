@@ -127,7 +127,7 @@ def _check_picture(plot: Path, out: Path, overwrite: bool) -> None:
 def _check_store(store: Path, others: list[Path], config: Config, overwrite: bool) -> None:
     from invprob.io.store import check_store
 
-    if config.method != "sample":
+    if config.method == "map":
         raise UsageError(f"a store of draws needs draws, which method {config.method!r} has not: give --method sample")
     check_store(store, (), overwrite)
     for other in others:

@@ -16,42 +16,21 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from invprob.config import Config
-from invprob.covariance import Blocks, Stationary
-from invprob.errors import UsageError
-from invprob.infer.find_map import NAMES, as_solver, find_map
-from invprob.infer.named import FIELDS, known_priors
-from invprob.infer.samplers.gaussian import Perturbed, exact_draws, variance_along
+from invprob.infer.find_map import as_solver, find_map
+from invprob.infer.samplers.gaussian import Perturbed, exact_sums, variance_along
 from invprob.infer.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.observation import Observation
 from invprob.operators import Crop
 from invprob.operators.base import total
-from invprob.pipeline.draws import chains, check_sampler, check_sampler_name, on_the_footprint, quality_cards
+from invprob.pipeline.approximate import approximate
+from invprob.pipeline.check import by_chains, check, check_method
+from invprob.pipeline.draws import chains, on_the_footprint, quality_cards
+from invprob.pipeline.kept import Kept, prior_variances
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
-from invprob.pipeline.prior import choose_strength, hyper_cards, nominal
+from invprob.pipeline.prior import choose_strength, hyper_cards
 from invprob.posterior import Posterior
 from invprob.result import Estimate, Samples, Status
-
-
-class Kept(eqx.Module):
-    """What is kept of a deviation: square, sky and noise-weighted prediction, and the image for `Samples`."""
-
-    post: Posterior
-    cut: Crop
-    has_parts: bool = eqx.field(static=True)
-    keep: bool = eqx.field(static=True)
-
-    def __call__(self, deviation: PyTree) -> dict[str, Array]:
-        image = self.cut.apply(deviation["image"] if self.has_parts else deviation)
-        like = self.post.likelihood
-        fitted = like.noise.inv_sqrt(like.operator.apply(deviation))  # type: ignore[attr-defined]
-        zero = jnp.zeros((), image.dtype)
-        return {
-            "square": image**2,
-            "sky": deviation["sky"] if self.has_parts else zero,
-            "fit": jnp.sum(fitted**2),
-            "image": image if self.keep else zero,
-        }
 
 
 def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Any]:
@@ -67,22 +46,12 @@ def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, A
         "residual": residual,
         "chi2": jnp.sum(residual**2),
         "sky": x["sky"] if has_parts else jnp.zeros((), residual.dtype),
-        "prior_variance": prior_variance(post, residual.dtype),
+        "prior": prior_variances(post, residual.dtype),
     }
 
 
-def prior_variance(post: Posterior, dtype) -> Array:
-    """Variance of a pixel of the image under a stationary Gaussian prior; NaN under any other."""
-    gaussian = post.prior.as_gaussian()
-    covariance = None if gaussian is None else gaussian.covariance
-    if isinstance(covariance, Blocks):
-        covariance = covariance.parts["image"]
-    if not isinstance(covariance, Stationary):
-        return jnp.full((), jnp.nan, dtype)
-    return jnp.fft.irfft2(covariance.power, s=covariance.shape)[0, 0]
-
-
 _views = eqx.filter_jit(views)
+_prior_variances = eqx.filter_jit(prior_variances)
 
 
 def flux_variance(post: Posterior, cut: Crop, has_parts: bool, max_steps: int) -> tuple[Array, Array]:
@@ -114,7 +83,8 @@ def deconvolve(
     Returns
     -------
     Estimate or Samples
-        ``image`` and ``std`` in flux per latent pixel on the data's footprint. `Samples` for ``method="sample"``.
+        ``image`` and ``std`` in flux per latent pixel on the data's footprint. `Samples` for
+        ``method="sample"``, ``"vi"`` and ``"laplace"``.
 
     Raises
     ------
@@ -130,78 +100,9 @@ def deconvolve(
     check(config)
     with jax.enable_x64(config.dtype == "float64"):
         model = build_model(observation, config)
-        if by_chains(config):
-            check_sampler(model, config)
-        else:
-            check_solver(model, config)
+        check_method(model, config)
         strength = choose_strength(model, config, listener)
         return _infer(observation, config, model, strength, listener, checkpoint)
-
-
-def check(config: Config) -> None:
-    """Refuse what does not fit together.
-
-    Raises
-    ------
-    UsageError
-        With what was asked, and what there is.
-    """
-    known = known_priors()
-    if config.prior not in (*FIELDS, *known):
-        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *known])}")
-    if config.prior in FIELDS and config.strength == "fission":
-        raise UsageError(
-            "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
-        )
-    check_sampler_name(config.sampler)
-    _check_hyper(config)
-    if config.method == "sample" and config.num_samples == 0:
-        raise UsageError("method 'sample' needs num_samples of at least 1")
-    if config.method != "sample" and config.intervals:
-        raise UsageError("intervals come from draws: give --method sample")
-    if config.solver not in ("auto", *NAMES):
-        raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
-    if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
-        raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
-
-
-def _check_hyper(config: Config) -> None:
-    if not config.samples_hyper:
-        return
-    what = "psf_error" if config.psf_error > 0 else "noise_scale 'sample'"
-    what = "strength 'sample'" if config.strength == "sample" else what
-    if config.method != "sample" or config.prior != "gaussian" or config.positive:
-        raise UsageError(
-            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian', "
-            "not positive"
-        )
-    if config.strength != "sample":
-        raise UsageError(f"{what} goes with strength 'sample': what noise and PSF can be depends on the image")
-    if config.amplitude is not None:
-        raise UsageError("amplitude, scale and slope are sampled with strength 'sample': give none by hand")
-
-
-def by_chains(config: Config) -> bool:
-    """Whether the result is the mean of draws of chains."""
-    return config.method == "sample" and not config.is_exact
-
-
-def check_solver(model: Model, config: Config) -> None:
-    """Refuse a solver that cannot solve for this model and prior, before any work is done.
-
-    Raises
-    ------
-    UsageError
-        With what the solver needs.
-    """
-    if config.solver == "auto":
-        return
-    post = nominal(model, config).post
-    try:
-        solver, _ = as_solver(config.solver, post, config.rtol)
-        eqx.filter_eval_shape(solver.prepare, post)
-    except TypeError as error:
-        raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
 
 
 def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
@@ -224,6 +125,8 @@ def random_key(observation: Observation, config: Config):
 
 def _infer(observation, config, model, strength, listener, checkpoint) -> Estimate | Samples:
     post = strength.post
+    if config.approximates:
+        return _approximated(observation, config, model, strength, listener)
     if by_chains(config):
         return _sampled(observation, config, model, strength, listener, checkpoint)
     listener.note(f"solving for {int(np.prod(model.frame.shape))} latent pixels")
@@ -231,7 +134,7 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     best = find_map(
         post,
         solver,
-        max_steps=config.max_steps,
+        max_steps=config.solver_steps,
         progress=listener.step,
         checkpoint=checkpoint,
     )
@@ -241,19 +144,15 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
-    parts, good = exact_draws(
-        post,
-        random_key(observation, config),
-        config.num_exact,
-        Kept(post, cut, has_parts, config.method == "sample"),
-        sampler=Perturbed(max_steps=config.max_steps),
-        progress=listener.draw,
-        fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
-    )
-    flux_variance, found = _flux_variance(post, cut, has_parts, config.max_steps)
+    kept = Kept(post, cut, has_parts, config.method == "sample")
+    sums, parts, good = exact_sums(
+        post, random_key(observation, config), config.num_exact, kept.squares, kept,
+        Perturbed(max_steps=config.solver_steps), progress=listener.draw,
+    )  # fmt: skip
+    flux_variance, found = _flux_variance(post, cut, has_parts, config.solver_steps)
     good &= bool(found == 1)
-    drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-    drawn["square"] = drawn["square"].sum(0) / config.num_exact
+    drawn: dict[str, Any] = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+    drawn["squares"] = {name: np.asarray(value) / config.num_exact for name, value in sums.items()}
     drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
@@ -265,22 +164,40 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
     found = chains(strength.target, config, random_key(observation, config), listener, checkpoint)
     if found.status is Status.INTERRUPTED:
         return found
-    has_parts = model.others is not None
-    mean = jax.tree.map(jnp.asarray, found.x)
     post = strength.given({name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()})
-    seen = jax.tree.map(np.asarray, _views(post, model.cut, mean, has_parts))
     cards = {**strength.cards, **hyper_cards(found.hyper), **quality_cards(found, config)}
-    sky = {"sky": found.latents["sky"]} if has_parts else None  # the images are held on the footprint alone
-    best = replace(found, cards=cards, chi2=float(seen["chi2"]), latents=sky)
-    best = assemble(best, seen, None, observation, model, config)
+    # the images are held on the footprint alone
+    sky = None if model.others is None else {"sky": found.latents["sky"]}
+    found = replace(found, cards=cards, draws=on_the_footprint(model, found), latents=sky)
+    return _with_errors(found, post, observation, model, config)
+
+
+def _approximated(observation, config, model, strength, listener) -> Samples:
+    """The mean or maximum, and draws, of an approximation."""
+    found = approximate(strength.post, model, config, random_key(observation, config), listener)
+    best = _with_errors(
+        replace(found, cards={**strength.cards, **found.cards}), strength.post, observation, model, config
+    )
+    variance = float(_prior_variances(strength.post, model.dtype)["pixel"])
+    if best.std is None or not np.isfinite(variance):
+        return best
+    return replace(best, evidence=1 - best.std**2 / variance)
+
+
+def _with_errors(found: Samples, post: Posterior, observation: Observation, model: Model, config: Config) -> Samples:
+    """The result of a latent with draws of the image on the footprint, which give all errors."""
+    has_parts, draws = model.others is not None, found.draws
+    assert draws is not None
+    seen = jax.tree.map(np.asarray, _views(post, model.cut, jax.tree.map(jnp.asarray, found.x), has_parts))
+    best = assemble(replace(found, chi2=float(seen["chi2"])), seen, None, observation, model, config)
     assert isinstance(best, Samples)
-    draws, std = on_the_footprint(model, found)
     cards = dict(best.cards)
     flux = np.asarray(draws, float).sum((1, 2))
     cards["FLUXERR"] = (float(flux.std(ddof=1)), "standard deviation of FLUX, from the draws")
     if has_parts:
         cards["SKYERR"] = (float(found.latent_std["sky"]), "standard deviation of SKY, from the draws")
-    return replace(best, std=std, draws=draws, no_std="", cards=cards, intervals=intervals_of(draws, config))
+    std = np.asarray(draws, float).std(0, ddof=1)
+    return replace(best, std=std, no_std="", cards=cards, intervals=intervals_of(draws, config))
 
 
 def intervals_of(draws: np.ndarray, config: Config) -> dict[str, np.ndarray]:
@@ -299,12 +216,12 @@ def _why_no_std(config: Config) -> str:
 def assemble(
     best: Estimate,
     seen: dict[str, Any],
-    drawn: dict[str, np.ndarray] | None,
+    drawn: dict[str, Any] | None,
     observation: Observation,
     model: Model,
     config: Config,
 ) -> Estimate | Samples:
-    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the mean of the squares)."""
+    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the means of the squares)."""
     subtracted = 0.0 if config.sky in ("none", "fit") else float(config.sky)
     cards = dict(best.cards)
     cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
@@ -330,12 +247,11 @@ def assemble(
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     if model.others is not None:
         cards["SKYERR"] = (float(np.sqrt(np.mean(drawn["sky"] ** 2))), "standard deviation of SKY")
-    std = np.sqrt(drawn["square"])
-    evidence = 1 - drawn["square"] / seen["prior_variance"]
-    best = replace(
-        best, std=std, effective_dof=best.num_data - trace, cards=cards,
-        evidence=evidence if np.isfinite(seen["prior_variance"]) else None,
-    )  # fmt: skip
+    squares, prior = drawn["squares"], seen["prior"]
+    best = replace(best, std=np.sqrt(squares["pixel"]), effective_dof=best.num_data - trace, cards=cards)
+    if np.isfinite(prior["pixel"]):
+        by_scale = 1 - squares["starlet"] / prior["starlet"][:, None, None]
+        best = replace(best, evidence=1 - squares["pixel"] / prior["pixel"], evidence_starlet=by_scale)
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]

@@ -14,23 +14,15 @@ from invprob.config import Config
 from invprob.errors import InputError, UsageError
 from invprob.infer.find_map import solve
 from invprob.infer.loop import STATUS
-from invprob.infer.samplers.gaussian import Perturbed
+from invprob.infer.samplers.gaussian import Perturbed, no_sums, summed
 from invprob.infer.solvers import AbstractSolver
 from invprob.observation import Observation
+from invprob.pipeline.check import by_chains, check, check_solver
+from invprob.pipeline.kept import Kept
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model, latent_frame
 from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.stage import (
-    Kept,
-    assemble,
-    by_chains,
-    check,
-    check_solver,
-    flux_variance,
-    pick_solver,
-    random_key,
-    views,
-)
+from invprob.pipeline.stage import assemble, flux_variance, pick_solver, random_key, views
 from invprob.result import Estimate, Samples, Status
 from invprob.units import is_surface_brightness
 
@@ -65,6 +57,11 @@ def deconvolve_many(
     """
     config = Config.make() if config is None else config
     check(config)
+    if config.approximates:
+        raise UsageError(
+            f"approximations are made for one image at a time: call deconvolve for each, or take method 'map' (not "
+            f"{config.method!r})"
+        )
     if by_chains(config):
         raise UsageError(
             f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
@@ -84,7 +81,7 @@ def deconvolve_many(
         num_samples = config.num_exact if config.is_exact else 0
         kept = [Kept(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts]
         solver, reason = pick_solver(posts[0], config)
-        solved = _batch(_stacked(kept), keys, solver, num_samples, config.max_steps)
+        solved = _batch(_stacked(kept), keys, solver, num_samples, config.solver_steps)
         results = []
         for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
             seen, drawn, x, steps, gap, code, good = jax.tree.map(lambda a, i=i: np.asarray(a[i]), solved)
@@ -139,12 +136,12 @@ def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_ste
         if num_samples:
             problem = sampler.prepare(post)
 
-            def single(i):
-                d = sampler.draw(problem, jax.random.fold_in(key, i))
-                return kept(d.value), d.code
+            def draw(i):
+                return sampler.draw(problem, jax.random.fold_in(key, i))
 
-            drawn, codes = jax.lax.map(single, jnp.arange(num_samples))
-            drawn["square"] = jnp.mean(drawn["square"], 0)
+            none = no_sums(kept.squares, solution.x)
+            squares, (drawn, codes) = summed(draw, jnp.arange(num_samples), none, kept, kept.squares)
+            drawn["squares"] = jax.tree.map(lambda a: a / num_samples, squares)
             drawn["flux_variance"], found = flux_variance(post, kept.cut, kept.has_parts, max_steps)
             good = jnp.all(codes == 1) & (found == 1)
         return seen, drawn, solution.x, solution.steps, solution.gap, solution.code, good

@@ -10,8 +10,9 @@ from astropy.wcs import WCS
 from result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
 from invprob.errors import InputError
+from invprob.io.cards import escape, unescape
 from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
-from invprob.io.write import config_hash, config_text, escape, unescape, write_fits
+from invprob.io.write import config_hash, config_text, write_fits
 from invprob.observation import Frame
 from invprob.result import Estimate, Samples, Status
 from invprob.units import is_surface_brightness

@@ -174,13 +174,28 @@ def _prepared(sampler: AbstractIndependent, post: Posterior) -> Any:
     return sampler.prepare(post)
 
 
-@eqx.filter_jit
-def _summaries(sampler: AbstractIndependent, problem: Any, keys, summary: Callable[[PyTree], Any]):
-    def one(key):
-        d = sampler.draw(problem, key)
-        return summary(d.value), d.code
+def _nothing(deviation: PyTree) -> None:
+    """Sums of no kind."""
 
-    return jax.lax.map(one, keys)
+
+def summed(draw: Callable[[Any], Draw], keys, before: PyTree, summary: Callable, sums: Callable):
+    """Sums over draws, added to those before, with the stacked summaries and codes; no draw is kept."""
+
+    def one(total, key):
+        d = draw(key)
+        return jax.tree.map(jnp.add, total, sums(d.value)), (summary(d.value), d.code)
+
+    return jax.lax.scan(one, before, keys)
+
+
+@eqx.filter_jit
+def _summaries(sampler: AbstractIndependent, problem: Any, keys, before: PyTree, summary: Callable, sums: Callable):
+    return summed(lambda key: sampler.draw(problem, key), keys, before, summary, sums)
+
+
+def no_sums(sums: Callable[[PyTree], Any], x: PyTree) -> PyTree:
+    """Zeros like the sums over draws such as x (arrays, or their shapes)."""
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), eqx.filter_eval_shape(sums, x))
 
 
 def exact_draws(
@@ -192,7 +207,6 @@ def exact_draws(
     sampler: AbstractIndependent | None = None,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
-    fold: Callable[[Any], Any] = lambda stacked: stacked,
 ) -> tuple[list[Any], bool]:
     """Summaries of independent exact draws.
 
@@ -214,25 +228,55 @@ def exact_draws(
         Draws in one compiled call.
     progress
         Called with the draws done and to do.
-    fold
-        Applied to the stacked summaries of a chunk; for sums that need not be kept for each draw.
 
     Returns
     -------
     list
-        One stacked (and folded) summary for each chunk, on the device.
+        One stacked summary for each chunk, on the device.
     bool
         Whether every solve got there.
     """
+    _, out, good = exact_sums(post, key, num_samples, _nothing, summary, sampler, chunk=chunk, progress=progress)
+    return out, good
+
+
+def exact_sums(
+    post: Posterior,
+    key,
+    num_samples: int,
+    sums: Callable[[PyTree], Any],
+    summary: Callable[[PyTree], Any],
+    sampler: AbstractIndependent | None = None,
+    *,
+    chunk: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PyTree, list[Any], bool]:
+    """`exact_draws` with sums over all draws, of which none is kept.
+
+    Parameters
+    ----------
+    post, key, num_samples, summary, sampler, chunk, progress
+        As for `exact_draws`.
+    sums
+        From the deviation of a draw from the posterior mean (latent pytree) to arrays that are added up.
+
+    Returns
+    -------
+    sums
+        Pytree like that of ``sums``.
+    list, bool
+        As of `exact_draws`.
+    """
     sampler = Perturbed() if sampler is None else sampler
     problem = _prepared(sampler, post)
+    before = no_sums(sums, eqx.filter_eval_shape(sampler.draw, problem, key).value)
     out, good = [], True
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
-        values, codes = _summaries(sampler, problem, keys, summary)
-        out.append(jax.block_until_ready(fold(values)))
+        before, (values, codes) = jax.block_until_ready(_summaries(sampler, problem, keys, before, summary, sums))
+        out.append(values)
         good &= bool(jnp.all(codes == 1))
         if progress is not None:
             progress(last, num_samples)
-    return out, good
+    return before, out, good

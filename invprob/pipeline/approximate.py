@@ -1,0 +1,129 @@
+"""One deconvolution by an approximation of its posterior, judged by k-hat, with draws of it on the footprint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from invprob.config import Config
+from invprob.errors import CapabilityError, UsageError
+from invprob.infer.laplace import Laplace, laplace, why_no_laplace
+from invprob.infer.variational import FAMILIES, as_family, fit_variational
+from invprob.infer.variational_base import Approximate
+from invprob.infer.variational_determinant import size_of
+from invprob.infer.variational_metric import MetricGaussian
+from invprob.operators import Crop
+from invprob.operators.base import total
+from invprob.pipeline.listener import Listener
+from invprob.pipeline.model import Model
+from invprob.pipeline.prior import Cards, nominal
+from invprob.posterior import Posterior
+from invprob.result import Samples, Status
+
+NUM_DRAWS = 1000  # where the configuration does not say
+# latent numbers; of a posterior that is not Gaussian one draw is a badly conditioned solve, at 3600 a good fraction of
+# a second, and there are a thousand of them
+METRIC_LIMIT = 20_000
+
+
+def check_family_name(name: str) -> None:
+    """Refuse a name that is not known."""
+    if name not in ("auto", *FAMILIES):
+        raise UsageError(f"no family is called {name!r}; there are auto, {', '.join(FAMILIES)}")
+
+
+def check_approximation(model: Model, config: Config) -> None:
+    """Refuse an approximation that does not fit this model and prior, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With what it needs, and what there is instead.
+    """
+    post = nominal(model, config).post
+    if config.method == "laplace":
+        if why := why_no_laplace(post):
+            raise UsageError(f"method 'laplace' does not fit: {why}; take method 'vi' or 'sample'")
+        is_metric = post.prior.as_transform() is not None
+    else:
+        family, _ = as_family(config.family, post)
+        try:
+            family.check(post)
+        except CapabilityError as error:
+            raise UsageError(f"method 'vi' with family {config.family!r} does not fit: {error}") from error
+        is_metric = isinstance(family, MetricGaussian)
+    size = size_of(post.structure)
+    if is_metric and post.linear_gaussian() is None and size > METRIC_LIMIT:
+        raise UsageError(
+            f"method {config.method!r} with prior {config.prior!r} is for up to {METRIC_LIMIT} latent pixels, which "
+            f"take an hour; this image has {size} with its border: take --method sample or --method vi --family "
+            "circulant, a smaller --refine, or a cut-out"
+        )
+
+
+class OnFootprint(eqx.Module):
+    """What is kept of a draw of the latent: the image on the footprint of the data."""
+
+    cut: Crop
+    has_parts: bool = eqx.field(static=True)
+
+    def __call__(self, x: PyTree) -> Array:
+        images = x["image"] if self.has_parts else x
+        return self.cut.apply(total(images) if isinstance(images, dict) else images)
+
+
+def approximate(post: Posterior, model: Model, config: Config, key: Any, listener: Listener) -> Samples:
+    """The approximation of a posterior that a configuration asks for: its mean or maximum, draws, and the verdict.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When it was interrupted; nothing is kept.
+    """
+    number = NUM_DRAWS if config.num_samples is None else config.num_samples
+    summary = OnFootprint(model.cut, model.others is not None)
+    exact = post.linear_gaussian() is not None
+    if config.method == "laplace":
+        listener.note(f"searching for the maximum, and drawing {number} samples of the Gaussian around it")
+        found = laplace(post, key, num_samples=number, max_steps=config.max_steps, summary=summary)
+    else:
+        family, reason = as_family(config.family, post)
+        exact &= isinstance(family, MetricGaussian)
+        listener.note(f"fitting the family {family.name}, and drawing {number} samples of it ({reason})")
+        found = fit_variational(
+            post, key, family, num_steps=config.max_steps, num_samples=number, progress=listener.step, summary=summary
+        )
+        found = replace(found, reason=reason)
+    if found.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    for line in found.failures:
+        listener.note(f"not reliable: {line}")
+    bias = "" if exact else f"draws of the approximation ({found.solver}), not of the posterior"
+    return Samples(
+        x=found.x, status=found.status, solver=found.solver, reason=found.reason, steps=found.steps, chi2=found.chi2,
+        num_data=found.num_data, history=found.history, cards=_cards(found, config, bias), draws=np.asarray(found.kept),
+        latent_std=jax.tree.map(np.asarray, found.latent_std), failures=found.failures, bias=bias,
+    )  # fmt: skip
+
+
+def _cards(found: Approximate, config: Config, bias: str) -> Cards:
+    """What the header says of the approximation."""
+    exact = "" if found.normalized else ", but for the prior's constant"
+    cards: Cards = {"APPROX": (f"{config.method}: {found.solver}", "approximation of the posterior")}
+    if isinstance(found, Laplace):
+        cards["LAPEVID"] = (found.log_evidence, f"Laplace log evidence{exact}")
+        cards["LAPERR"] = (found.log_evidence_error, "error of its log-determinant")
+    else:
+        cards["ELBO"] = (found.elbo, f"bound on the log evidence{exact}")
+        cards["ELBOERR"] = (found.elbo_error, "Monte-Carlo error of ELBO")
+    cards["KHAT"] = (found.khat, "tail of the importance weights of the draws")
+    cards["KHATMAX"] = (found.threshold, "largest k-hat that can be relied on")
+    if bias:
+        cards["BIAS"] = (bias, "")
+    cards["GATE"] = ("; ".join(found.failures) if found.failures else "passed", "")
+    return cards

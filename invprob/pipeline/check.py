@@ -1,0 +1,122 @@
+"""What a configuration asks for that does not fit together, or not the problem: refused before any work is done."""
+
+from __future__ import annotations
+
+import equinox as eqx
+
+from invprob.config import Config
+from invprob.errors import UsageError
+from invprob.infer.find_map import NAMES, as_solver
+from invprob.infer.named import FIELDS, known_priors
+from invprob.infer.psis import MIN_WEIGHTS
+from invprob.pipeline.approximate import check_approximation, check_family_name
+from invprob.pipeline.draws import check_sampler, check_sampler_name
+from invprob.pipeline.model import Model
+from invprob.pipeline.prior import nominal
+
+CHAINS = ("sampler", "chains", "num_warmup")  # fields of chains alone
+SOLVE = ("solver", "rtol")  # fields of the search for the best image
+
+
+def check(config: Config) -> None:
+    """Refuse what does not fit together.
+
+    Raises
+    ------
+    UsageError
+        With what was asked, and what there is.
+    """
+    known = known_priors()
+    if config.prior not in (*FIELDS, *known):
+        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *known])}")
+    if config.prior in FIELDS and config.strength == "fission":
+        raise UsageError(
+            "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
+        )
+    check_sampler_name(config.sampler)
+    _check_hyper(config)
+    if config.method == "sample" and config.num_samples == 0:
+        raise UsageError("method 'sample' needs num_samples of at least 1")
+    if config.method == "map" and config.intervals:
+        raise UsageError("intervals come from draws: give --method sample, vi or laplace")
+    _check_approximation(config)
+    if config.solver not in ("auto", *NAMES):
+        raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
+    if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
+        raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
+
+
+def _check_approximation(config: Config) -> None:
+    check_family_name(config.family)
+    if config.family != "auto" and config.method != "vi":
+        raise UsageError(f"family {config.family!r} is one of method 'vi': give --method vi, not {config.method}")
+    if not config.approximates:
+        return
+    for name in (*CHAINS, *SOLVE):
+        value = getattr(config, name)
+        if value != Config.model_fields[name].default:
+            other = "sample" if name in CHAINS else "map"
+            raise UsageError(f"{name} = {value!r} is for method {other!r}: leave it out with method {config.method!r}")
+    if config.num_samples is not None and config.num_samples < MIN_WEIGHTS:
+        raise UsageError(
+            f"method {config.method!r} needs num_samples of at least {MIN_WEIGHTS}, not {config.num_samples}: they "
+            "judge the approximation"
+        )
+
+
+def _check_hyper(config: Config) -> None:
+    if not config.samples_hyper:
+        return
+    what = "psf_error" if config.psf_error > 0 else "noise_scale 'sample'"
+    what = "strength 'sample'" if config.strength == "sample" else what
+    if config.method != "sample" or config.prior != "gaussian" or config.positive:
+        raise UsageError(
+            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian', "
+            "not positive"
+        )
+    if config.strength != "sample":
+        raise UsageError(f"{what} goes with strength 'sample': what noise and PSF can be depends on the image")
+    if config.amplitude is not None:
+        raise UsageError("amplitude, scale and slope are sampled with strength 'sample': give none by hand")
+
+
+def by_chains(config: Config) -> bool:
+    """Whether the result is the mean of draws of chains."""
+    return config.method == "sample" and not config.is_exact
+
+
+def check_solver(model: Model, config: Config) -> None:
+    """Refuse a solver that cannot solve for this model and prior, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With what the solver needs.
+    """
+    if config.solver == "auto":
+        return
+    post = nominal(model, config).post
+    try:
+        solver, _ = as_solver(config.solver, post, config.rtol)
+        eqx.filter_eval_shape(solver.prepare, post)
+    except TypeError as error:
+        raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
+
+
+def check_method(model: Model, config: Config) -> None:
+    """Refuse what the method cannot do for this model and prior, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        With what is needed.
+    """
+    if config.approximates:
+        check_approximation(model, config)
+    elif by_chains(config):
+        check_sampler(model, config)
+    else:
+        check_solver(model, config)
+
+
+__all__ = ["by_chains", "check", "check_method", "check_solver"]
