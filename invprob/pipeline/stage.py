@@ -241,23 +241,30 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
-    parts, good = exact_draws(
+    (square, parts), good = exact_draws(
         post,
         random_key(observation, config),
         config.num_exact,
         Kept(post, cut, has_parts, config.method == "sample"),
         sampler=Perturbed(max_steps=config.max_steps),
         progress=listener.draw,
-        fold=lambda part: {**part, "square": jnp.sum(part["square"], 0, keepdims=True)},
+        fold=_gathered,
     )
     flux_variance, found = _flux_variance(post, cut, has_parts, config.max_steps)
     good &= bool(found == 1)
     drawn = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-    drawn["square"] = drawn["square"].sum(0) / config.num_exact
+    drawn["square"] = np.asarray(square) / config.num_exact
     drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
     return assemble(best, seen, drawn, observation, model, config)
+
+
+def _gathered(kept: tuple[Any, list[Any]] | None, part: dict[str, Array]) -> tuple[Any, list[Any]]:
+    """The sum of the squares of all draws, and the rest of what is kept of each."""
+    square, parts = (0, []) if kept is None else kept
+    rest = {name: values for name, values in part.items() if name != "square"}
+    return square + jnp.sum(part["square"], 0), [*parts, rest]
 
 
 def _sampled(observation, config, model, strength, listener, checkpoint) -> Samples:

@@ -172,8 +172,8 @@ def exact_draws(
     sampler: AbstractIndependent | None = None,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
-    fold: Callable[[Any], Any] = lambda stacked: stacked,
-) -> tuple[list[Any], bool]:
+    fold: Callable[[Any, Any], Any] | None = None,
+) -> tuple[Any, bool]:
     """Summaries of independent exact draws.
 
     Draw i uses the key ``fold_in(key, i)``, whatever the number of draws or the chunk.
@@ -195,24 +195,30 @@ def exact_draws(
     progress
         Called with the draws done and to do.
     fold
-        Applied to the stacked summaries of a chunk; for sums that need not be kept for each draw.
+        From what was kept so far (None at first) and the stacked summaries of a chunk to what is kept; for sums, which
+        then take the memory of one draw however many there are. Default: all of them, in a list.
 
     Returns
     -------
-    list
-        One stacked (and folded) summary for each chunk, on the device.
+    kept
+        What is kept in the end; without ``fold`` a list of one stacked summary for each chunk, on the device.
     bool
         Whether every solve got there.
     """
     sampler = Perturbed() if sampler is None else sampler
     problem = _prepared(sampler, post)
-    out, good = [], True
+    kept, good = None, True
+    fold = _listed if fold is None else fold
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
         values, codes = _summaries(sampler, problem, keys, summary)
-        out.append(jax.block_until_ready(fold(values)))
+        kept = jax.block_until_ready(fold(kept, values))
         good &= bool(jnp.all(codes == 1))
         if progress is not None:
             progress(last, num_samples)
-    return out, good
+    return kept, good
+
+
+def _listed(kept: list[Any] | None, stacked: Any) -> list[Any]:
+    return [*(kept or ()), stacked]
