@@ -86,13 +86,7 @@ class Record:
         for name, values in out.items():
             self.tracked[name][at] = values
         self.energy[at], self.accept[at], self.divergent[at] = info.energy, info.accept, info.divergent
-        numbers = np.arange(first, first + number)
-        chosen = numbers % every == every - 1
-
-        def put(kept, values):
-            kept[numbers[chosen] // every] = values[chosen]
-
-        jax.tree.map(put, self.kept, view)
+        jax.tree.map(lambda kept, values: put_every(kept, first, every, values), self.kept, view)
 
         def moments(mean, square, values):
             # step by step: how many steps a chunk has is a matter of time, and rounding is not to depend on that
@@ -237,6 +231,18 @@ def run_chains(
     return ChainRun(record, done, every, interrupted, int(gradients))
 
 
+def thinning(view: PyTree, num_draws: int) -> int:
+    """One draw in so many is kept, of which each is a view of this size."""
+    return -(-_bytes(view) * num_draws // KEPT_BYTES) or 1
+
+
+def put_every(kept: np.ndarray, first: int, every: int, values: np.ndarray) -> None:
+    """Put those draws that are kept where they belong; ``values`` begin with number ``first``."""
+    numbers = np.arange(first, first + len(values))
+    chosen = numbers % every == every - 1
+    kept[numbers[chosen] // every] = values[chosen]
+
+
 def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
@@ -244,7 +250,7 @@ def _bytes(tree: PyTree) -> int:
 def _empty(one: Any, num_draws: int) -> tuple[Record, int]:
     """A record with room for the draws, and which of them are kept."""
     view, tracked, info = one
-    every = -(-_bytes(view) * num_draws // KEPT_BYTES) or 1
+    every = thinning(view, num_draws)
 
     def room(number, leaf):
         return np.zeros((number, *leaf.shape), leaf.dtype)
@@ -260,4 +266,4 @@ def _empty(one: Any, num_draws: int) -> tuple[Record, int]:
     ), every  # fmt: skip
 
 
-__all__ = ["ChainRun", "Record", "SampleProgress", "run_chains"]
+__all__ = ["ChainRun", "Record", "SampleProgress", "put_every", "run_chains", "thinning"]

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from invprob.errors import CapabilityError, UsageError
-from invprob.infer.chains import ChainRun, Record, SampleProgress, run_chains
+from invprob.infer.chains import ChainRun, Record, SampleProgress, put_every, run_chains, thinning
 from invprob.infer.choose import fits
-from invprob.infer.diagnostics import Gate, Quality, assess
+from invprob.infer.diagnostics import Gate, Quality, Streaming, assess
 from invprob.infer.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
 from invprob.infer.samplers.gaussian import Perturbed, exact_draws, exact_sampler
 from invprob.infer.samplers.gibbs import ScaleMixture
@@ -198,15 +198,32 @@ class _Around(eqx.Module):
 
 def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, view) -> Samples:
     mean = _mean(sampler, post)
-    parts, good = exact_draws(post, key, num_samples, _Around(mean.value, view), sampler=sampler, chunk=CHUNK)
-    good &= bool(mean.code == 1)
-    latents = jax.tree.map(lambda *a: np.concatenate(a)[None], *parts)
-    std = jax.tree.map(lambda a: np.asarray(a[0], float).std(0, ddof=1 if num_samples > 1 else 0), latents)
     centre = jax.tree.map(np.asarray, view(mean.value))
+    every = thinning(centre, num_samples)
+    latents = jax.tree.map(lambda a: np.zeros((1, num_samples // every, *a.shape), a.dtype), centre)
+
+    def fold(seen: Any, values: Any) -> Any:
+        seen = jax.tree.map(lambda _: Streaming(), centre) if seen is None else seen
+        first = jax.tree.leaves(seen)[0].count
+        values = jax.tree.map(np.asarray, values)
+        jax.tree.map(lambda kept, new: put_every(kept[0], first, every, new), latents, values)
+        return jax.tree.map(_counted, seen, values)
+
+    around = _Around(mean.value, view)
+    seen, good = exact_draws(post, key, num_samples, around, sampler=sampler, chunk=CHUNK, fold=fold)
+    good &= bool(mean.code == 1)
+    std = jax.tree.map(lambda moments: np.sqrt(moments.squares / max(num_samples - 1, 1)), seen)
     return _samples(
         post, centre, std, latents, sampler, status=Status.CONVERGED if good else Status.MAX_STEPS, reason=reason,
         steps=num_samples, chi2=float(post.likelihood.chi2(mean.value)),
     )  # fmt: skip
+
+
+def _counted(moments: Streaming, draws: np.ndarray) -> Streaming:
+    # one at a time: a chunk in double precision, less its mean and squared, is many times its size
+    for draw in draws:
+        moments = moments.add(draw[None])
+    return moments
 
 
 def _judged(post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: Gate) -> Samples:

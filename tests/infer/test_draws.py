@@ -104,6 +104,24 @@ def test_progress_and_a_solve_that_ends_too_early():
     assert not good
 
 
+def test_a_fold_keeps_no_draws():
+    post, held = masked_problem(side=8), []
+
+    def squares(total, values):
+        return jnp.sum(values**2, axis=0) + (0 if total is None else total)
+
+    def look(*_):
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+
+    settings = dict(chunk=2, sampler=PRECISE)
+    total, _ = exact_draws(post, jax.random.key(0), 12, everything, **settings, fold=squares, progress=look)
+    np.testing.assert_allclose(total.ravel(), (flat_draws(post, 12, chunk=2) ** 2).sum(0), rtol=1e-12)
+    assert held[-1] <= held[1]
+    held.clear()
+    exact_draws(post, jax.random.key(0), 12, everything, **settings, progress=look)
+    assert held[-1] > held[1]
+
+
 def test_what_has_no_exact_draws():
     prior = priors.GaussianField((6, 7), priors.PowerLaw(1.0, 0.1, 3.0))
     post = Posterior(likelihoods.Gaussian(saturation(), jnp.ones((6, 7)), 0.1), prior)

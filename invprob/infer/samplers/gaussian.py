@@ -207,7 +207,8 @@ def exact_draws(
     sampler: AbstractIndependent | None = None,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Any], bool]:
+    fold: Callable[[Any, Any], Any] | None = None,
+) -> tuple[Any, bool]:
     """Summaries of independent exact draws.
 
     Draw i uses the key ``fold_in(key, i)``, whatever the number of draws or the chunk.
@@ -228,16 +229,21 @@ def exact_draws(
         Draws in one compiled call.
     progress
         Called with the draws done and to do.
+    fold
+        From what was kept so far (None at first) and the stacked summaries of a chunk to what is kept; for sums, which
+        then take the memory of one draw however many there are. Default: all of them, in a list.
 
     Returns
     -------
-    list
-        One stacked summary for each chunk, on the device.
+    kept
+        What is kept in the end; without ``fold`` a list of one stacked summary for each chunk, on the device.
     bool
         Whether every solve got there.
     """
-    _, out, good = exact_sums(post, key, num_samples, _nothing, summary, sampler, chunk=chunk, progress=progress)
-    return out, good
+    _, kept, good = exact_sums(
+        post, key, num_samples, _nothing, summary, sampler, chunk=chunk, progress=progress, fold=fold
+    )
+    return kept, good
 
 
 def exact_sums(
@@ -250,12 +256,13 @@ def exact_sums(
     *,
     chunk: int = 8,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[PyTree, list[Any], bool]:
+    fold: Callable[[Any, Any], Any] | None = None,
+) -> tuple[PyTree, Any, bool]:
     """`exact_draws` with sums over all draws, of which none is kept.
 
     Parameters
     ----------
-    post, key, num_samples, summary, sampler, chunk, progress
+    post, key, num_samples, summary, sampler, chunk, progress, fold
         As for `exact_draws`.
     sums
         From the deviation of a draw from the posterior mean (latent pytree) to arrays that are added up.
@@ -264,19 +271,24 @@ def exact_sums(
     -------
     sums
         Pytree like that of ``sums``.
-    list, bool
+    kept, bool
         As of `exact_draws`.
     """
     sampler = Perturbed() if sampler is None else sampler
     problem = _prepared(sampler, post)
     before = no_sums(sums, eqx.filter_eval_shape(sampler.draw, problem, key).value)
-    out, good = [], True
+    kept, good = None, True
+    fold = _listed if fold is None else fold
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
-        before, (values, codes) = jax.block_until_ready(_summaries(sampler, problem, keys, before, summary, sums))
-        out.append(values)
+        before, (values, codes) = _summaries(sampler, problem, keys, before, summary, sums)
+        kept = jax.block_until_ready(fold(kept, values))
         good &= bool(jnp.all(codes == 1))
         if progress is not None:
             progress(last, num_samples)
-    return before, out, good
+    return before, kept, good
+
+
+def _listed(kept: list[Any] | None, stacked: Any) -> list[Any]:
+    return [*(kept or ()), stacked]
