@@ -32,7 +32,7 @@ from invprob.priors.norms import AbstractNorm, Exponential
 FLOOR = 1e-3  # of the information at which data and prior weigh the same: what is below it is the prior alone
 PROBES = 64  # random vectors behind the diagonal of the Fisher matrix: good to a fifth, plenty for its logarithm
 UNKNOWN = 1e-6  # of the information of the data: the precision of a prior of which nothing is known
-RIDGE = 1e-4  # of the mean precision of a sparse prior, where it leaves modes free
+RIDGE = 1e-2  # of the mean precision of a sparse prior, where it leaves modes free
 
 
 class Blend(AbstractLinearOperator):

@@ -61,12 +61,12 @@ def cpu(call) -> float:
     return min(times)
 
 
-def peer(options, module: str, *arguments: str) -> dict:
-    """One peer in its own environment; its JSON line."""
+def peer(options, module: str, *arguments: str, python: str | None = None) -> dict:
+    """One peer, a module or a file, in its own environment; its JSON line."""
     environment = {**os.environ, "PYTHONPATH": str(options.shared), "INVPROB_BENCH": str(options.arrays)}
     with tempfile.TemporaryDirectory() as folder:
         line = subprocess.run(
-            [options.peer_python, "-m", module, *arguments],
+            [python or options.peer_python, *([module] if module.endswith(".py") else ["-m", module]), *arguments],
             cwd=folder,
             env=environment,
             check=True,

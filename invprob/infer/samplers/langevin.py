@@ -38,12 +38,16 @@ class Walk(eqx.Module):
         """The score of c, ``T.T score(x)``."""
         return self.T.adjoint(self.post.score(self.latent(c)))
 
-    def bent(self, c: PyTree, direction: PyTree, steps: int) -> tuple[PyTree, Float[Array, ""]]:
-        """Towards the stiffest direction at c, by power iteration from another, and the stiffness along it."""
+    def bent(self, c: PyTree, force: PyTree, direction: PyTree, steps: int) -> tuple[PyTree, Float[Array, ""]]:
+        """Towards the stiffest direction at c, by power iteration from another, and the stiffness along it.
+
+        It is the change of the force over a distance of one, which is what a step sees: at a kink of the density, as of
+        total variation, the curvature has no bound.
+        """
 
         def body(_, state):
             u, _ = state
-            bent = jax.jvp(self.force, (c,), (u,))[1]
+            bent = axpy(-1, force, self.force(axpy(1, u, c)))
             length = jnp.sqrt(vdot(bent, bent))
             return jax.tree.map(lambda b: -b / jnp.maximum(length, jnp.finfo(length.dtype).tiny), bent), length
 
@@ -118,8 +122,9 @@ class Langevin(AbstractMarkov):
             place, speed, towards = jax.random.split(key, 3)
             c, u = white(place, structure, dtype), white(towards, structure, dtype)
             size = jnp.sqrt(vdot(u, u))
-            u, stiffness = problem.bent(c, jax.tree.map(lambda a: a / size, u), FIRST)
-            return c, white(speed, structure, dtype), problem.force(c), u, stiffness
+            force = problem.force(c)
+            u, stiffness = problem.bent(c, force, jax.tree.map(lambda a: a / size, u), FIRST)
+            return c, white(speed, structure, dtype), force, u, stiffness
 
         position, speed, force, direction, stiffness = jax.vmap(one)(jax.random.split(key, num_chains))
         none = jnp.full(num_chains, jnp.nan, dtype)
@@ -135,7 +140,7 @@ class Langevin(AbstractMarkov):
         )
 
         def looked():
-            u, stiffness = jax.vmap(lambda c, u: problem.bent(c, u, FURTHER))(position, motion.direction)
+            u, stiffness = jax.vmap(lambda *at: problem.bent(*at, FURTHER))(position, force, motion.direction)
             return u, jnp.maximum(jnp.maximum(jnp.max(stiffness), FORGETTING * motion.stiffness), 1)
 
         warming = chains.step < self.num_warmup
