@@ -21,7 +21,7 @@ def half_shape(shape: tuple[int, int]) -> tuple[int, int]:
     return shape[0], shape[1] // 2 + 1
 
 
-def frequencies(shape: tuple[int, int]) -> Float[np.ndarray, "ky kx"]:
+def frequencies(shape: tuple[int, ...]) -> Float[np.ndarray, "ky kx"]:
     """Radial spatial frequency on the ``rfft2`` grid, cycles per pixel."""
     return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
 

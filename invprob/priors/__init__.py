@@ -3,6 +3,7 @@
 from invprob.priors.anchored import Anchored
 from invprob.priors.base import (
     AbstractPrior,
+    HasColouredDenoiser,
     HasDenoiser,
     HasLogProb,
     HasPrecision,
@@ -16,6 +17,7 @@ from invprob.priors.base import (
 )
 from invprob.priors.constrained import LowerBound, Positive
 from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, flat
+from invprob.priors.learned import Blurred, DenoiserPrior
 from invprob.priors.lognormal import LogNormal
 from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
 from invprob.priors.product import Product
@@ -26,11 +28,14 @@ __all__ = [
     "AbstractPrior",
     "Analysis",
     "Anchored",
+    "Blurred",
+    "DenoiserPrior",
     "Exponential",
     "FromTFP",
     "Gaussian",
     "GaussianField",
     "GroupNorm",
+    "HasColouredDenoiser",
     "HasDenoiser",
     "HasLogProb",
     "HasPrecision",

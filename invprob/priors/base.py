@@ -154,9 +154,22 @@ class HasDenoiser(AbstractPrior):
         """``E[x0 | x0 + sigma n = x]`` for white n."""
 
 
+class HasColouredDenoiser(HasDenoiser):
+    """A prior known by its denoiser for stationary noise of any spectrum, with draws of what was clean."""
+
+    @abstractmethod
+    def denoise_coloured(self, x: PyTree, noise: PyTree) -> PyTree:
+        """``E[x0 | x0 + n = x]`` for noise of this power spectrum on the rfft2 grid."""
+
+    @abstractmethod
+    def denoised_draw(self, key, x: PyTree, noise: PyTree, steps: int = 20) -> PyTree:
+        """A draw of x0 given ``x0 + n = x``, in so many steps where it takes steps."""
+
+
 def capabilities(prior: Any) -> tuple[str, ...]:
     """Names of what a prior can do, for messages and listings."""
     known = (
         HasScore, HasLogProb, HasProx, HasSeparableProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser,
+        HasColouredDenoiser,
     )  # fmt: skip
     return tuple(c.__name__ for c in known if isinstance(prior, c))

@@ -1,0 +1,134 @@
+"""A denoiser that is a Wiener filter plus a network for what is not Gaussian."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from invprob.operators.fourier import frequencies
+from invprob.priors.network import UNet
+
+SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
+"""Parts of the prior's power for which a Wiener filter is among what the network sees: bright and faint images."""
+LEVELS = tuple(np.geomspace(0.01, 0.5, 12))
+"""Frequencies, cycles per pixel, at which the network is told the power of the noise."""
+INPUTS, OUTPUTS = 3 + len(SHARES), 1 + len(SHARES)
+
+
+class Spectrum(eqx.Module):
+    """An isotropic power spectrum as a table, interpolated in logarithms.
+
+    Parameters
+    ----------
+    frequency
+        Frequencies, cycles per pixel, increasing.
+    log_power
+        Logarithm of the power there.
+    """
+
+    frequency: Float[Array, " n"]
+    log_power: Float[Array, " n"]
+
+    def __call__(self, k: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        log_k = jnp.log(jnp.maximum(k, self.frequency[0]))
+        return jnp.exp(jnp.interp(log_k, jnp.log(self.frequency), self.log_power)).astype(k.dtype)
+
+
+class Denoiser(eqx.Module):
+    """``D(x; C) = mu + P / (P + C) (x - mu) + c residual``, an estimate of ``E[x0 | x0 + n = x]``, ``n ~ N(0, C)``.
+
+    The noise may be white or any other stationary one, known by its power spectrum C. P is the power spectrum of the
+    prior, and c the size of what the Wiener filter leaves: ``1 / c^2 = 1 / C + 1 / c_out^2`` for each mode, with
+    ``c_out^2`` the mean over all modes of ``P C / (P + C)``. For white noise c is one number, c_out but for a factor
+    below sqrt(2); where the noise is small in some modes and large in others, it is small in those, so that the network
+    need not be exact to one part in a thousand there. The residual is what the network adds: weights for the Wiener
+    filters of fainter images, and an image. With the last layer of the network zero, as it begins, D is the denoiser of
+    a Gaussian prior, exactly.
+
+    The network sees no normalised image: its inputs are ``asinh`` of the image in units of the noise and of what is
+    expected. So it is told the flux.
+
+    Parameters
+    ----------
+    network
+        From channels and the noise level to the residual.
+    spectrum
+        P, the squared flux of a pixel of an orthonormal Fourier mode.
+    mean
+        mu, flux per pixel.
+
+    References
+    ----------
+    Karras et al. 2022, arXiv:2206.00364 (preconditioning); Mildenhall et al. 2018, CVPR, 2502 (weights of filters).
+    """
+
+    network: UNet
+    spectrum: Spectrum
+    mean: Float[Array, ""]
+
+    def power(self, shape: tuple[int, ...], dtype=jnp.float32) -> Float[Array, "ky kx"]:
+        """P on the rfft2 grid of an image."""
+        return self.spectrum(jnp.asarray(frequencies(shape), dtype))
+
+    def __call__(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
+        """``E[x0 | x]`` for noise of this power spectrum on the rfft2 grid, squared flux per pixel."""
+        power = self.power(x.shape, x.dtype)
+        wiener = jnp.fft.irfft2(power / (power + noise) * jnp.fft.rfft2(x - self.mean), s=x.shape)
+        return self.mean + wiener + self.residual(x, noise)
+
+    def residual(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
+        """What the network adds to the Wiener filter."""
+        power = self.power(x.shape, x.dtype)
+        size = self.size(x.shape, noise)
+        modes = jnp.fft.rfft2(x - self.mean)
+        wiener = power / (power + noise)
+        fainter = jnp.stack([share * power / (share * power + noise) for share in SHARES])
+        filters = [jax.lax.rsqrt(noise)[None], jax.lax.rsqrt(power + noise)[None], wiener[None] / size]
+        filters = jnp.concatenate([*filters, (fainter - wiener) / size])
+        seen = jnp.fft.irfft2(filters * modes, s=x.shape).transpose(1, 2, 0).astype(jnp.float32)
+        out = self._any_size(jnp.arcsinh(seen), level(noise, x.shape).astype(jnp.float32))
+        residual = out[..., 0] + jnp.sum(out[..., 1:] * seen[..., 3:], axis=-1)
+        return jnp.fft.irfft2(size * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape)
+
+    def size(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "ky kx"]:
+        """c: the size of what the Wiener filter leaves in each mode."""
+        power = self.power(shape, noise.dtype)
+        left = mean_over_modes(power * noise / (power + noise), shape)
+        return jnp.sqrt(noise * left / (noise + left))
+
+    def _any_size(self, seen: Float[Array, "y x i"], level: Float[Array, " l"]) -> Float[Array, "y x o"]:
+        ny, nx, _ = seen.shape
+        more = [(0, -n % self.network.multiple) for n in (ny, nx)]
+        return self.network(jnp.pad(seen, (*more, (0, 0)), mode="wrap"), level)[:ny, :nx]
+
+
+def mean_over_modes(values: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, ""]:
+    """Mean over all modes of a quantity on the rfft2 grid, whose inner columns stand for two each."""
+    columns = np.full(values.shape[1], 2.0)
+    columns[0] = 1.0
+    if shape[1] % 2 == 0:
+        columns[-1] = 1.0
+    return jnp.sum(values * columns.astype(values.dtype)) / (shape[0] * shape[1])
+
+
+def level(noise: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, " levels"]:
+    """What the network is told of the noise: the logarithm of its power at `LEVELS`, the mean of both axes."""
+    k = jnp.asarray(LEVELS, noise.dtype)
+    along = (noise[: shape[0] // 2 + 1, 0], noise[0])
+    at = [
+        jnp.interp(k, jnp.asarray(np.fft.rfftfreq(n), noise.dtype), jnp.log10(a))
+        for n, a in zip(shape, along, strict=True)
+    ]
+    return 0.25 * (at[0] + at[1]) / 2 + 1
+
+
+def untrained(key, spectrum: Spectrum, mean, **settings) -> Denoiser:
+    """A denoiser whose network has seen nothing: that of a Gaussian prior."""
+    network = UNet(key, INPUTS, OUTPUTS, len(LEVELS), **settings)
+    return Denoiser(network, spectrum, jnp.asarray(mean, jnp.float32))
+
+
+__all__ = ["Denoiser", "Spectrum", "untrained"]

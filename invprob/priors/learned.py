@@ -1,0 +1,148 @@
+"""The learned prior: images as a denoiser has seen them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from invprob.covariance import Stationary
+from invprob.operators.base import Structure
+from invprob.operators.fourier import half_shape
+from invprob.priors.base import HasColouredDenoiser, HasSample, HasScore
+from invprob.priors.denoiser import Denoiser
+from invprob.priors.diffusion import levels, prior_draw, reverse
+from invprob.priors.gaussian import Gaussian
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a learned prior is for: the images that it was trained on.
+
+    Parameters
+    ----------
+    name
+        Name of the prior.
+    pixel_scale
+        Arcsec per latent pixel.
+    target_fwhm
+        FWHM in arcsec of the PSF of the images.
+    unit
+        Flux unit of the images, in words.
+    zeropoint
+        AB magnitude of one unit of flux; None where there is none.
+    smallest, largest
+        Standard deviations of white noise between which the denoiser was trained, in that unit.
+    hash
+        SHA-256 of the weights with their header; empty where they were not read from a file.
+    card
+        Whatever else is known: the training set, its range, scores.
+    """
+
+    name: str = "denoiser"
+    pixel_scale: float | None = None
+    target_fwhm: float | None = None
+    unit: str = ""
+    zeropoint: float | None = None
+    smallest: float = 1e-4
+    largest: float = 10.0
+    hash: str = ""
+    card: Any = field(default=None, compare=False, hash=False)
+
+
+class DenoiserPrior(HasColouredDenoiser, HasSample):
+    """A prior known by its denoiser, at noise of every level and colour: ``E[x0 | x0 + n]``.
+
+    There is no density: nothing here makes one up. What there is, are draws, of the prior and of ``p(x0 | x0 + n)``, by
+    the reverse of a diffusion, which is what the split sampler needs.
+
+    Parameters
+    ----------
+    denoiser
+        Wiener filter and network.
+    shape
+        Shape of the image, ``(y, x)``; any.
+    training
+        What the denoiser was trained on.
+
+    References
+    ----------
+    Robbins 1956; Miyasawa 1961; Efron 2011, J. American Statistical Association 106, 1602 (denoiser and score); Song
+    et al. 2021, arXiv:2011.13456 (the reverse diffusion).
+    """
+
+    denoiser: Denoiser
+    shape: tuple[int, int] = eqx.field(static=True)
+    training: Training = eqx.field(static=True, default=Training())
+
+    @property
+    def structure(self) -> Structure:
+        return Structure(self.shape)
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """The Gaussian prior of the same mean and power: this one, where the network is untrained."""
+        power = self.denoiser.power(self.shape, self.denoiser.mean.dtype)
+        return Gaussian(jnp.full(self.shape, self.denoiser.mean), Stationary(power, self.shape))
+
+    def matched(self) -> Gaussian:
+        return self.gaussian
+
+    def denoise(self, x: Float[Array, "y x"], sigma: Float[Array, ""] | float) -> Float[Array, "y x"]:
+        """``E[x0 | x0 + sigma n = x]`` for white n."""
+        return self.denoiser(x, self._white(sigma, x.dtype))
+
+    def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
+        """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid."""
+        return self.denoiser(x, noise)
+
+    def denoised_draw(
+        self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = 20
+    ) -> Float[Array, "y x"]:
+        """A draw of ``p(x0) N(x; x0, C)`` for stationary noise of the power spectrum C."""
+        return reverse(self.denoiser, key, x, noise, levels(steps))
+
+    def at(self, sigma: Float[Array, ""] | float) -> Blurred:
+        """The prior of the image with white noise of this standard deviation, which has a score."""
+        return Blurred(self, jnp.asarray(sigma, jnp.float32))
+
+    def sample(self, key, steps: int = 50) -> Float[Array, "y x"]:
+        """One draw of the prior, flux per pixel."""
+        range_, dtype = self.training, self.denoiser.mean.dtype
+        return prior_draw(self.denoiser, key, self.shape, range_.largest, steps, range_.smallest, dtype)
+
+    def _white(self, sigma: Float[Array, ""] | float, dtype) -> Float[Array, "ky kx"]:
+        return jnp.full(half_shape(self.shape), jnp.asarray(sigma, dtype) ** 2)
+
+
+class Blurred(HasScore):
+    """A denoiser's prior with a little white noise: it has a score, ``(D(x; s) - x) / s^2``, and no density.
+
+    Parameters
+    ----------
+    prior
+        The prior.
+    sigma
+        Standard deviation s of the noise.
+    """
+
+    prior: DenoiserPrior
+    sigma: Float[Array, ""]
+
+    @property
+    def structure(self) -> Structure:
+        return self.prior.structure
+
+    def score(self, x):
+        return (self.prior.denoise(x, self.sigma) - x) / self.sigma.astype(x.dtype) ** 2
+
+    def matched(self) -> Gaussian:
+        gaussian = self.prior.gaussian
+        power = gaussian.covariance.power + self.sigma**2  # type: ignore[attr-defined]
+        return Gaussian(gaussian.mean, Stationary(power, self.prior.shape))
+
+
+__all__ = ["Blurred", "DenoiserPrior", "Training"]

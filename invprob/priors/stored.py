@@ -1,0 +1,112 @@
+"""Learned priors in files: a JSON header of one line, and the arrays. Never pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from invprob.errors import InputError
+from invprob.files import atomic_write
+from invprob.priors.denoiser import Denoiser, Spectrum, untrained
+from invprob.priors.learned import DenoiserPrior, Training
+
+FORMAT = "invprob denoiser 1"
+
+
+def save_denoiser(
+    denoiser: Denoiser, path: str | os.PathLike[str], training: Training, architecture: dict[str, Any],
+    overwrite: bool = False,
+) -> str:  # fmt: skip
+    """Write a denoiser with what it was trained on.
+
+    Parameters
+    ----------
+    denoiser
+        Wiener filter and network.
+    path
+        File to write.
+    training
+        What it was trained on; its hash is left out, and is that of what is written.
+    architecture
+        Settings of the network, as `invprob.priors.denoiser.untrained` takes them.
+    overwrite
+        Whether a file that exists may be replaced.
+
+    Returns
+    -------
+    str
+        SHA-256 of header and arrays.
+
+    Raises
+    ------
+    OutputError
+        When the file exists or cannot be written.
+    """
+    arrays = io.BytesIO()
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, denoiser)
+    eqx.tree_serialise_leaves(arrays, single)
+    facts = {k: v for k, v in dataclasses.asdict(training).items() if k != "hash"}
+    header = {"format": FORMAT, "knots": len(denoiser.spectrum.frequency), "network": architecture, "training": facts}
+    body = json.dumps(header, sort_keys=True).encode() + b"\n" + arrays.getvalue()
+    digest = hashlib.sha256(body).hexdigest()
+    with atomic_write(path, overwrite) as stream:
+        stream.write(digest.encode() + b"\n" + body)
+    return digest
+
+
+def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, Training]:
+    """The denoiser of a file of `save_denoiser`, and what it was trained on; the hash of the file is checked.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, is another format, or its content does not have the hash it says.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); a file of invprob train is needed") from None
+    digest, _, body = content.partition(b"\n")
+    head, _, arrays = body.partition(b"\n")
+    try:
+        header = json.loads(head)
+        known = header["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: not weights of a learned prior; a file of invprob train is needed")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise InputError(f"{path}: damaged, its content does not have the hash it says; copy or train it again")
+    knots = jnp.zeros(header["knots"], jnp.float32)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()}
+    blank = eqx.filter_eval_shape(untrained, jax.random.key(0), Spectrum(knots, knots), 0.0, **settings)
+    try:
+        denoiser = eqx.tree_deserialise_leaves(io.BytesIO(arrays), blank)
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: the arrays do not fit the header ({error}); train it again") from None
+    facts = header["training"]
+    return denoiser, Training(**facts, hash=digest.decode())
+
+
+def learned_prior(path: str | os.PathLike[str], shape: tuple[int, int]) -> DenoiserPrior:
+    """The learned prior of a file, for images of a shape.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be used.
+    """
+    denoiser, training = load_denoiser(path)
+    return DenoiserPrior(denoiser, shape, training)
+
+
+__all__ = ["learned_prior", "load_denoiser", "save_denoiser"]

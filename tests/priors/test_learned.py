@@ -1,0 +1,135 @@
+"""The learned prior: with a network that has seen nothing it is the Gaussian prior, in closed form."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from invprob.operators.fourier import frequencies, half_shape
+from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
+from invprob.priors.learned import DenoiserPrior, Training
+
+SHAPE = (12, 15)
+SMALL = {"channels": (4, 6), "blocks": 1, "embedding": 8}
+
+
+def spectrum():
+    """A broken power law in a table."""
+    k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
+    return Spectrum(k, jnp.log(5 * (1 + (k / 0.1) ** 2) ** -1.5))
+
+
+def blank(shape=SHAPE, mean=0.3, **training):
+    """A prior whose network has seen nothing."""
+    return DenoiserPrior(untrained(jax.random.key(0), spectrum(), mean, **SMALL), shape, Training(**training))
+
+
+def stirred(shape=SHAPE, size=0.3):
+    """A prior whose network does something: its last layer is not zero."""
+    prior = blank(shape)
+    noise = size * jax.random.normal(jax.random.key(1), prior.denoiser.network.out.weight.shape, jnp.float32)
+    return eqx.tree_at(lambda p: p.denoiser.network.out.weight, prior, noise)
+
+
+def coloured(shape=SHAPE):
+    """Noise that rises where a PSF leaves nothing."""
+    k = frequencies(shape)
+    return jnp.asarray(0.2 / (np.exp(-((k / 0.15) ** 2)) + 1e-2))
+
+
+NOISES = {"white": lambda: jnp.full(half_shape(SHAPE), 0.5**2), "coloured": coloured}
+
+
+def wiener(prior, x, noise):
+    """The Wiener filter, by hand."""
+    power = np.exp(np.interp(np.log(frequencies(SHAPE) + 1e-9), np.log(spectrum().frequency), spectrum().log_power))
+    modes = np.fft.rfft2(np.asarray(x) - 0.3)
+    return 0.3 + np.fft.irfft2(power / (power + np.asarray(noise)) * modes, s=SHAPE)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_untrained_it_is_the_wiener_filter(noise):
+    prior, x, power = blank(), jax.random.normal(jax.random.key(2), SHAPE), NOISES[noise]()
+    np.testing.assert_allclose(prior.denoise_coloured(x, power), wiener(prior, x, power), atol=1e-6)
+    assert np.abs(stirred().denoise_coloured(x, power) - wiener(prior, x, power)).max() > 1e-2
+
+
+def test_white_noise_is_a_level():
+    x = jax.random.normal(jax.random.key(2), SHAPE)
+    np.testing.assert_allclose(stirred().denoise(x, 0.5), stirred().denoise_coloured(x, NOISES["white"]()), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 14), (24, 17)])
+def test_any_size_of_image(shape):
+    prior = stirred(shape)
+    x = jax.random.normal(jax.random.key(2), shape)
+    out = prior.denoise(x, 0.5)
+    assert out.shape == shape and bool(jnp.isfinite(out).all())
+
+
+def test_the_network_moves_with_the_image():
+    """A periodic shift by what the coarsest grid takes as one, and a larger image of copies."""
+    prior, big = stirred((16, 16)), stirred((32, 32))
+    x = jax.random.normal(jax.random.key(2), (16, 16))
+    out = prior.denoise(x, 0.5)
+    moved = prior.denoise(jnp.roll(x, (4, 8), (0, 1)), 0.5)
+    np.testing.assert_allclose(moved, jnp.roll(out, (4, 8), (0, 1)), atol=1e-5)
+    tiled = big.denoise(jnp.tile(x, (2, 2)), 0.5)
+    # c_out is a mean over the modes of the grid, which are not the same
+    np.testing.assert_allclose(tiled, jnp.tile(out, (2, 2)), atol=2e-3 * float(jnp.std(out)))
+
+
+def test_the_flux_is_seen():
+    """Nothing is normalised by the image: twice the image is not twice the estimate."""
+    prior, x = stirred(), jax.random.normal(jax.random.key(2), SHAPE)
+    one, two = (prior.denoise(0.3 + f * x, 0.5) - 0.3 for f in (1, 2))
+    assert np.abs(two - 2 * one).max() > 1e-2
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_reverse_diffusion_is_exact_for_a_gaussian(noise):
+    """Mean and power of draws given a noisy image, in as few as four steps."""
+    prior, C = blank(), NOISES[noise]()
+    x = jnp.asarray(prior.sample(jax.random.key(3)), jnp.float64)
+    number = 4000
+    draw = jax.jit(jax.vmap(lambda key: prior.denoised_draw(key, x, C, steps=4)))
+    draws = draw(jax.random.split(jax.random.key(4), number))
+    power = np.asarray(prior.gaussian.covariance.power, float)
+    left = power * np.asarray(C) / (power + np.asarray(C))
+    modes = np.fft.rfft2(np.asarray(draws) - np.asarray(wiener(prior, x, C)))
+    ratio = (np.abs(modes) ** 2).mean(0) / np.prod(SHAPE) / left
+    assert np.abs(ratio - 1).max() < 5 * np.sqrt(2 / number)
+    pull = np.abs(modes.mean(0)) / np.sqrt(np.prod(SHAPE) * left / number)
+    assert pull.max() < 5
+    total = float(mean_over_modes(jnp.asarray(ratio), SHAPE))
+    assert abs(total - 1) < 5 * np.sqrt(2 / (number * np.prod(SHAPE)))
+    louder = jax.jit(jax.vmap(lambda key: prior.denoised_draw(key, x, 1.3 * C, steps=4)))
+    wrong = np.fft.rfft2(np.asarray(louder(jax.random.split(jax.random.key(4), number))) - wiener(prior, x, C))
+    assert ((np.abs(wrong) ** 2).mean(0) / np.prod(SHAPE) / left).max() > 1 + 10 * np.sqrt(2 / number)
+
+
+def test_more_steps_change_little_where_it_is_not_gaussian():
+    """The corrector: the mean of many draws is nearly that of four times the steps."""
+    prior, C = stirred(size=0.05), coloured()
+    x = jnp.asarray(prior.gaussian.sample(jax.random.key(3)), jnp.float64)
+    keys = jax.random.split(jax.random.key(5), 500)
+    few, many = (jax.jit(jax.vmap(lambda k, n=n: prior.denoised_draw(k, x, C, steps=n)))(keys) for n in (20, 80))
+    spread = few.std(0).mean()
+    assert np.abs(few.mean(0) - many.mean(0)).mean() < 0.1 * spread
+
+
+def test_draws_of_the_prior():
+    """Untrained: the power of the Gaussian prior."""
+    prior = blank(largest=30.0, smallest=1e-3)
+    draws = jax.jit(jax.vmap(prior.sample))(jax.random.split(jax.random.key(6), 2000))
+    power = np.asarray(prior.gaussian.covariance.power)
+    found = (np.abs(np.fft.rfft2(np.asarray(draws, float) - 0.3)) ** 2).mean(0) / np.prod(SHAPE) / power
+    assert np.abs(found - 1).max() < 5 * np.sqrt(2 / 2000)
+
+
+def test_the_score_is_that_of_the_prior_with_noise():
+    prior, x = blank(), jax.random.normal(jax.random.key(2), SHAPE)
+    blurred = prior.at(0.5)
+    np.testing.assert_allclose(blurred.score(x), blurred.matched().score(x), atol=1e-5)
+    assert not hasattr(blurred, "log_prob") and not hasattr(prior, "log_prob")
