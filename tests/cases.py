@@ -29,6 +29,7 @@ from invprob.infer.solvers import (
     TwoGrid,
     Wiener,
 )
+from invprob.priors.denoiser import Spectrum, untrained
 
 SHAPE = (6, 7)
 _SEEDS = itertools.count()
@@ -187,11 +188,21 @@ def positive(*shape: int) -> jax.Array:
     return jnp.exp(0.3 * fresh(*shape))
 
 
+def denoiser(shape: tuple[int, int] = SHAPE) -> priors.DenoiserPrior:
+    """A learned prior that has seen nothing: a Gaussian one, which does not say so."""
+    k = jnp.geomspace(0.01, 0.75, 30)
+    table = Spectrum(k, jnp.log((2.0 + fresh() ** 2) / (1 + (k / 0.2) ** 2) ** 1.5))
+    network = untrained(jax.random.key(next(_SEEDS)), table, fresh(), channels=(4, 6), blocks=1, embedding=8)
+    return priors.DenoiserPrior(network, shape)
+
+
 PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     "Analysis": (
         priors.Analysis,
         lambda: priors.Analysis(priors.Laplace(positive(2, 1, 1), (2, *SHAPE)), op.Gradient(SHAPE)),
     ),
+    "Blurred": (priors.Blurred, lambda: denoiser().at(0.3)),
+    "DenoiserPrior": (priors.DenoiserPrior, denoiser),
     "Exponential": (priors.Exponential, lambda: priors.Exponential(positive(*SHAPE), SHAPE)),
     "Exponential, one pixel": (priors.Exponential, lambda: priors.Exponential(positive(), (1,))),
     "FromTFP": (priors.FromTFP, lambda: priors.FromTFP(laplace(*SHAPE), SHAPE)),
@@ -275,6 +286,7 @@ SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
     "messenger": (samplers.Messenger, lambda: samplers.Messenger(num_moves=2)),
     "nuts": (samplers.NUTS, samplers.NUTS),
     "perturbed": (samplers.Perturbed, samplers.Perturbed),
+    "split": (samplers.Split, lambda: samplers.Split(steps=3)),
 }
 
 # what each list has to cover: every final public class of these names

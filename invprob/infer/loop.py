@@ -23,7 +23,7 @@ from jaxtyping import PyTree
 
 from invprob.errors import InputError
 from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING, STALLED, AbstractSolver, State
-from invprob.posterior import Hierarchy, Posterior
+from invprob.posterior import Posterior
 from invprob.result import Status
 
 STATUS = {
@@ -207,7 +207,7 @@ def _is_array(leaf) -> bool:
 class Checkpoint:
     """The state of a run in a file: one line of JSON that names the problem, then the arrays."""
 
-    def __init__(self, path: Path, post: Posterior | Hierarchy, solver: str):
+    def __init__(self, path: Path, post: PyTree, solver: str):
         self.path = path
         self.problem, self.solver = _fingerprint(post), solver
 
@@ -246,7 +246,7 @@ def solver_of(checkpoint: str | os.PathLike | None) -> str | None:
         return None
 
 
-def _fingerprint(post: Posterior | Hierarchy) -> str:
+def _fingerprint(post: PyTree) -> str:
     import hashlib
 
     # the settings as well as the arrays, without the addresses of functions, which differ from run to run

@@ -21,6 +21,7 @@ from invprob.infer.samplers.gaussian import Perturbed, exact_draws, exact_sample
 from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
+from invprob.infer.samplers.split import Split
 from invprob.infer.samplers.tfp import HMC, NUTS
 from invprob.operators.base import Structure
 from invprob.posterior import Hierarchy, Posterior
@@ -34,6 +35,7 @@ SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
     "hmc": lambda post, **settings: HMC(**settings),
     "langevin": lambda post, **settings: Langevin(**settings),
     "nuts": lambda post, **settings: NUTS(**settings),
+    "split": lambda post, **settings: Split(**settings),
 }
 CHUNK = 16  # independent draws in one compiled call
 LEAST = 4  # draws of a chain that can be judged at all
@@ -93,6 +95,11 @@ def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[Abstra
     if isinstance(post.prior, HasLogProb):
         return HMC(**settings), (
             f"{name} prior with a log-density: Hamiltonian Monte Carlo in locally stationary posterior coordinates"
+        )
+    if fits(split := Split(**settings), post):
+        return split, (
+            f"linear operator, Gaussian noise and a {name} with a denoiser: an auxiliary image, denoised by the "
+            "reverse diffusion of the prior"
         )
     if isinstance(post.prior, HasScore):
         return Langevin(**settings), (

@@ -7,6 +7,7 @@ import numpy as np
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal
 from invprob.posterior import Posterior
+from invprob.priors.denoiser import Spectrum, untrained
 
 
 def psf(fwhm=2.5, size=5):
@@ -36,6 +37,17 @@ def masked_problem(seed=0, side=16, kernel=None, amplitude=4.0, masked=0.2, sky=
     data = forward(truth) + jnp.sqrt(variance) * jax.random.normal(keys[3], (side, side))
     data, variance = (jnp.where(valid, a, jnp.nan) for a in (data, variance))
     return Posterior(likelihoods.Gaussian(forward, data, Diagonal(variance), valid), prior)
+
+
+def learned_problem(side=8, **more):
+    """A posterior with an untrained denoiser, and the same one with the Gaussian prior that this is."""
+    base = masked_problem(side=side, amplitude=20.0, kernel=psf(3.0, 7), masked=0.1, **more)
+    k = jnp.geomspace(0.005, 0.75, 80)
+    denoiser = untrained(
+        jax.random.key(0), Spectrum(k, jnp.log(base.prior.power(k))), 0.2, channels=(4, 6), blocks=1, embedding=8
+    )
+    prior = priors.DenoiserPrior(denoiser, base.structure.shape)
+    return Posterior(base.likelihood, prior), Posterior(base.likelihood, prior.gaussian)
 
 
 def periodic_problem(seed=0, shape=(8, 9)):

@@ -12,7 +12,7 @@ from invprob.testing import check_sampler, small_problem
 from invprob.testing.samplers import off_by
 
 from ..cases import SAMPLERS
-from .problems import masked_problem, periodic_problem, psf
+from .problems import learned_problem, masked_problem, periodic_problem, psf
 
 
 def whatever_theta():
@@ -28,10 +28,18 @@ PROBLEMS = {
 LENGTH = {"nuts": 1500}
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+LEARNED = "split"
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != LEARNED])
 def test_contract(name):
     post = PROBLEMS[name]() if name in PROBLEMS else None
     check_sampler(SAMPLERS[name][1](), post, num_samples=LENGTH.get(name, 3000))
+
+
+def test_contract_of_a_learned_prior():
+    post, gaussian = learned_problem(side=5)
+    check_sampler(SAMPLERS[LEARNED][1](), post, num_samples=12_000, reference=gaussian)
 
 
 @pytest.mark.parametrize("sampler", [Perturbed(), ScaleMixture(), HMC()], ids=lambda s: s.name)

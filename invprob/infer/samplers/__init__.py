@@ -5,6 +5,7 @@ from invprob.infer.samplers.gaussian import Conditioned, Filtered, Perturbed, ex
 from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
+from invprob.infer.samplers.split import Split
 from invprob.infer.samplers.tfp import HMC, NUTS
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Messenger",
     "Perturbed",
     "ScaleMixture",
+    "Split",
     "exact_draws",
     "exact_sampler",
 ]
