@@ -7,7 +7,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -149,10 +149,7 @@ class Config(BaseModel):
         UsageError
             Names the field, what was given and what is needed.
         """
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise UsageError(_one_line(error)) from None
+        return validated(cls, fields)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike, **changes: Any) -> Config:
@@ -165,12 +162,7 @@ class Config(BaseModel):
         UsageError
             When a field is not known or does not fit.
         """
-        try:
-            fields = tomllib.loads(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); a TOML file is needed") from None
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path}: not TOML ({error})") from None
+        fields = read_toml(path)
         merged = {**fields, **{k: v for k, v in changes.items() if k != "input"}}
         inputs = fields.get("input", {})
         if isinstance(inputs, dict):  # else the model says what is wrong with it
@@ -207,15 +199,57 @@ class Config(BaseModel):
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def _one_line(error: ValidationError) -> str:
+def read_toml(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); a TOML file is needed") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML ({error})") from None
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def validated(settings: type[Settings], fields: dict[str, Any]) -> Settings:
+    """Settings from fields, with one clear line where they do not fit.
+
+    Raises
+    ------
+    UsageError
+        Names the field, what was given and what is needed.
+    """
+    try:
+        return settings(**fields)
+    except ValidationError as error:
+        raise UsageError(_one_line(error, settings)) from None
+
+
+def _one_line(error: ValidationError, settings: type[BaseModel]) -> str:
     every = error.errors()
     first = every[0]
     where = _place(first)
     if first["type"] == "extra_forbidden":
-        return f"configuration: {where!r} is not a known field; `invprob deconvolve --help` lists them"
+        return f"configuration: {where!r} is not a known field; there are {', '.join(_fields(settings, first['loc']))}"
     # a field of several types has one error for each
     needed = [str(e["msg"]).removeprefix("Value error, ").removeprefix("Input ") for e in every if _place(e) == where]
     return f"configuration: {where} = {first.get('input')!r} does not fit: it {' or '.join(dict.fromkeys(needed))}"
+
+
+def _fields(settings: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields beside one that is not known."""
+    for part in place[:-1]:
+        inner = settings.model_fields[str(part)].annotation
+        kinds = [inner, *get_args(inner)]
+        settings = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(settings.model_fields)
 
 
 def _place(error: Any) -> str:

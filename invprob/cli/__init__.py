@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from invprob.cli import calibrate, deconvolve, files, measure, priors
+from invprob.cli import calibrate, deconvolve, files, measure, priors, train
 from invprob.console import OneLineGroup
 
 EXIT_CODES = """\b
@@ -26,7 +26,8 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
-    deconvolve.deconvolve, measure.measure, calibrate.calibrate, files.inspect, files.simulate, files.replay,
+    deconvolve.deconvolve, measure.measure, calibrate.calibrate, train.train, files.inspect, files.simulate,
+    files.replay,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(epilog=EXIT_CODES)(_command)

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on stderr but errors.")]
 
 
-def prepare_jax() -> None:
+def prepare_jax(many_threads: bool = False) -> None:
     """Keep compiled programs between runs, in the user's cache; what the environment says goes first.
 
     One thread for each FFT: with several, the order of rounding differs from run to run, and no two runs would write
     the same bytes. One for BLAS: on a machine where others work its threads wait for each other, up to a hundred times
-    longer than one needs for the small matrices of the evidence.
+    longer than one needs for the small matrices of the evidence. Training, which is long and need not write the same
+    bytes, has ``many_threads``.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flag = "--xla_cpu_multi_thread_eigen"
-    if flag not in os.environ.get("XLA_FLAGS", ""):
+    if not many_threads and flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invprob" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))

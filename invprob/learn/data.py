@@ -1,0 +1,142 @@
+"""Stamps to train on: simulated, or read from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from invprob.errors import InputError, UsageError
+from invprob.io.read import read_fits
+from invprob.learn.galaxies import Population, stamps
+from invprob.learn.recipe import Recipe
+from invprob.learn.training import Stamps
+from invprob.priors.learned import Training
+
+FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
+
+
+def population(recipe: Recipe) -> Population:
+    """The population of a recipe.
+
+    Raises
+    ------
+    UsageError
+        For a field that is not known or does not fit.
+    """
+    assert recipe.simulated is not None
+    given = recipe.simulated.population
+    known = [f.name for f in fields(Population)]
+    for name in given:
+        if name not in known:
+            raise UsageError(
+                f"recipe: 'simulated.population.{name}' is not a known field; there are {', '.join(known)}"
+            )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return Population(**values)
+
+
+def training_data(recipe: Recipe, note: Callable[[str], object] = lambda text: None) -> tuple[Stamps, Stamps, Training]:
+    """Stamps to train on, stamps to validate with, and what they are.
+
+    Raises
+    ------
+    UsageError, InputError
+        When the recipe does not fit, or a folder has no stamps that can be used.
+    """
+    if recipe.simulated is not None:
+        return _simulated(recipe, note)
+    return _from_folder(recipe, note)
+
+
+def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, Stamps, Training]:
+    assert recipe.simulated is not None
+    kinds, number = population(recipe), recipe.simulated.number
+    note(f"simulating {number + recipe.validation} stamps of {recipe.size} x {recipe.size} pixels")
+
+    def progress(done: int, total: int) -> None:
+        if done % 5000 == 0:
+            note(f"  {done} of {total} stamps")
+
+    images = stamps(kinds, number + recipe.validation, recipe.size, recipe.seed, progress)
+    about = Training(
+        recipe.name, kinds.pixel_scale, fwhm(kinds), "electron/s", kinds.zeropoint,
+        card={"simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number},
+    )  # fmt: skip
+    parts = [Stamps(jnp.asarray(a), jnp.zeros(len(a), jnp.float32)) for a in (images[:number], images[number:])]
+    return parts[0], parts[1], about
+
+
+def fwhm(kinds: Population) -> float | None:
+    """FWHM in arcsec of the PSF of the stamps of a population, None without one."""
+    from invprob.learn.galaxies import Simulator
+
+    psf = Simulator(kinds, 0).psf
+    return None if psf is None else float(psf.calculateFWHM())
+
+
+def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, Stamps, Training]:
+    assert recipe.stamps is not None
+    folder = Path(recipe.stamps.folder)
+    paths = sorted([*folder.glob("*.fits"), *folder.glob("*.fits.gz")])
+    if len(paths) <= recipe.validation:
+        raise InputError(
+            f"{folder}: {len(paths)} FITS files; more than validation = {recipe.validation} are needed, and thousands "
+            "for a prior that is worth its name"
+        )
+    random = np.random.default_rng(recipe.seed)
+    images, variances, scales, widths, units = [], [], [], [], []
+    for path in paths:
+        observation = read_fits(path)
+        image, variance = observation.data, observation.variance
+        level = float(np.median(variance[observation.valid]))
+        images.append(_of_size(np.where(observation.valid, image, 0.0), recipe.size, level, random))
+        variances.append(level)
+        scales.append(observation.frame.pixel_scale)
+        widths.append(None if observation.psf is None else observation.psf.fwhm_arcsec)
+        units.append(observation.frame.unit)
+    spread = max(scales) / min(scales)
+    if spread > 1.05:
+        raise InputError(
+            f"{folder}: pixels of {min(scales):.4g} to {max(scales):.4g} arcsec; a prior is for one pixel scale, "
+            "resample them"
+        )
+    note(f"read {len(paths)} stamps from {folder}")
+    known = [w for w in widths if w is not None]
+    about = Training(
+        recipe.name, float(np.median(scales)), float(np.median(known)) if known else None,
+        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint,
+        card={"folder": folder.name, "number": len(paths)},
+    )  # fmt: skip
+    every = Stamps(jnp.asarray(np.array(images), jnp.float32), jnp.asarray(variances, jnp.float32))
+    order, kept = random.permutation(len(paths)), recipe.validation
+    parts = [Stamps(every.images[which], every.variance[which]) for which in (order[kept:], order[:kept])]
+    return parts[0], parts[1], about
+
+
+def _of_size(
+    image: Float[np.ndarray, "y x"], size: int, variance: float, random: np.random.Generator
+) -> Float[np.ndarray, "size size"]:
+    """An image in the middle of a stamp: cut and faded where it is larger, with noise around it where it is smaller."""
+    out = np.sqrt(variance) * random.standard_normal((size, size))
+    cuts, places = [], []
+    for n in image.shape:
+        cuts.append(slice(max(0, (n - size) // 2), max(0, (n - size) // 2) + min(n, size)))
+        places.append(slice(max(0, (size - n) // 2), max(0, (size - n) // 2) + min(n, size)))
+    inner = image[tuple(cuts)]
+    share = np.ones(inner.shape)
+    for axis, n in enumerate(inner.shape):
+        edge = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
+        ramp = np.where(edge < FADE, np.sin(0.5 * np.pi * edge / FADE), 1.0)
+        share *= ramp[:, None] if axis == 0 else ramp[None]
+    # noise and noise in shares whose squares add up to one: the variance is the same everywhere
+    out[tuple(places)] = share * inner + np.sqrt(1 - share**2) * out[tuple(places)]
+    return out
+
+
+__all__ = ["fwhm", "population", "training_data"]

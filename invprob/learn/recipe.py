@@ -1,0 +1,94 @@
+"""What `invprob train` is to do: one model that reads TOML, checked at the border."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from invprob.config import read_toml, validated
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SimulatedData(BaseModel):
+    """Galaxies of `invprob.learn.galaxies.Population`, whose fields these are."""
+
+    model_config = _STRICT
+
+    number: int = Field(30_000, ge=64, description="stamps to train on")
+    population: dict[str, Any] = Field(default_factory=dict, description="fields of the population that differ")
+
+
+class FolderData(BaseModel):
+    """FITS stamps of the user's, with their noise and PSF."""
+
+    model_config = _STRICT
+
+    folder: str = Field(description="folder of FITS files, each an image with its noise (and PSF)")
+    unit: str = Field("", description="flux unit of the images; default: that of the files")
+    zeropoint: float | None = Field(None, description="AB magnitude of one unit of flux")
+
+
+class NetworkSettings(BaseModel):
+    """The network; see `invprob.priors.network.UNet`."""
+
+    model_config = _STRICT
+
+    channels: tuple[int, ...] = Field((40, 80, 112), min_length=1, description="channels on each grid")
+    blocks: int = Field(2, ge=1, description="blocks on each grid")
+    patch: int = Field(2, ge=1, description="pixels on a side of what the finest grid takes as one")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, values):
+        if isinstance(values, dict) and isinstance(values.get("channels"), list):
+            values = {**values, "channels": tuple(values["channels"])}
+        return values
+
+
+class Recipe(BaseModel):
+    """The training of a learned prior."""
+
+    model_config = _STRICT
+
+    name: str = Field("denoiser", min_length=1, description="name of the prior")
+    size: int = Field(64, ge=16, le=512, description="pixels on a side of a stamp")
+    simulated: SimulatedData | None = Field(None, description="train on simulated galaxies")
+    stamps: FolderData | None = Field(None, description="train on stamps in a folder")
+    network: NetworkSettings = NetworkSettings()  # type: ignore[call-arg]
+    steps: int = Field(8000, ge=1, description="steps of the optimiser")
+    batch: int = Field(16, ge=1, description="stamps in a step")
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
+    decay: float = Field(0.999, gt=0, lt=1, description="of the moving average of the weights")
+    white: float = Field(0.35, ge=0, le=1, description="part of the stamps whose noise is white")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of stamps, weights and noise")
+    validation: int = Field(512, ge=1, description="stamps that are kept back")
+    every: int = Field(500, ge=1, description="steps between two looks at them")
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.simulated is None) == (self.stamps is None):
+            raise ValueError("should have either [simulated] or [stamps]")
+        multiple = self.network.patch * 2 ** (len(self.network.channels) - 1)
+        if self.size % multiple:
+            raise ValueError(f"should have a size that is a multiple of {multiple} for this network")
+        return self
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike) -> Recipe:
+        """A recipe from a TOML file.
+
+        Raises
+        ------
+        InputError
+            When the file cannot be read or is not TOML.
+        UsageError
+            When a field is not known or does not fit.
+        """
+        return validated(cls, read_toml(Path(path)))
+
+
+__all__ = ["FolderData", "NetworkSettings", "Recipe", "SimulatedData"]

@@ -1,0 +1,254 @@
+"""The steps of the training of a denoiser.
+
+Noise of every level and colour, a loss in units of what can be expected, and a moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from invprob.operators.fourier import frequencies
+from invprob.priors.denoiser import Denoiser, Spectrum, mean_over_modes
+
+WHITE = (-4.5, 1.0)  # log10 of the standard deviation of white noise
+COLOURED = (-5.0, 0.0)  # the same of coloured noise at low frequencies
+DEPTH = (-5.5, -1.0)  # log10 of the power transfer at which the noise stops to rise
+WIDTH = (4.0, 50.0)  # FWHM in pixels of the PSF that colours it
+STEEPNESS = (1.2, 2.0)  # exponent of its transfer function
+POWER_FLOOR = 1e-10  # of the largest power
+CHUNK = 32  # validation images at once
+HEAVIEST = 300.0  # most that a faint image may count for, relative to one of the mean power
+
+
+class Noise(eqx.Module):
+    """The distribution of the power spectra of the noise that a denoiser is trained on.
+
+    Parameters
+    ----------
+    white
+        Part of the images whose noise is white; the noise of the others rises where a PSF leaves nothing.
+    unit
+        Flux of a pixel, by which the levels are multiplied.
+    """
+
+    white: float = eqx.field(static=True, default=0.35)
+    unit: float = eqx.field(static=True, default=1.0)
+
+    def draw(self, key, shape: tuple[int, int]) -> Float[Array, "ky kx"]:
+        """A power spectrum on the rfft2 grid."""
+        kind, first, second, third, fourth, fifth = jax.random.split(key, 6)
+        k = jnp.asarray(frequencies(shape), jnp.float32)
+        flat = 10 ** (2 * jax.random.uniform(first, (), minval=WHITE[0], maxval=WHITE[1]))
+        low = 10 ** (2 * jax.random.uniform(second, (), minval=COLOURED[0], maxval=COLOURED[1]))
+        depth = 10 ** jax.random.uniform(third, (), minval=DEPTH[0], maxval=DEPTH[1])
+        width = jnp.exp(jax.random.uniform(fourth, (), minval=np.log(WIDTH[0]), maxval=np.log(WIDTH[1])))
+        steep = jax.random.uniform(fifth, (), minval=STEEPNESS[0], maxval=STEEPNESS[1])
+        transfer = jnp.exp(-2 * (k * width / 0.53) ** steep)
+        is_white = jax.random.uniform(kind) < self.white
+        return self.unit**2 * jnp.where(is_white, flat, low * (1 + depth) / (transfer + depth))
+
+
+class Stamps(eqx.Module):
+    """Images to train on, with the variance of the white noise that they have themselves.
+
+    Parameters
+    ----------
+    images
+        Flux per pixel.
+    variance
+        Of the noise of a pixel of each image; zero where there is none.
+    """
+
+    images: Float[Array, "n y x"]
+    variance: Float[Array, " n"]
+
+    def __check_init__(self):
+        if self.images.ndim != 3 or self.variance.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"stamps are images (n, y, x) with n variances, not {self.images.shape} and {self.variance.shape}"
+            )
+
+
+def measured_spectrum(stamps: Stamps) -> tuple[Spectrum, float]:
+    """The isotropic power spectrum of images, less that of their noise, and the mean of their pixels."""
+    images = np.asarray(stamps.images)
+    mean, shape = float(images.mean(dtype=float)), images.shape[1:]
+    k = frequencies(shape)
+    power = np.zeros(k.shape)
+    for image in images:
+        power += np.abs(np.fft.rfft2(image - mean)) ** 2
+    power = power / (len(images) * shape[0] * shape[1]) - float(np.mean(stamps.variance, dtype=float))
+    low = 1 / max(shape)
+    edges = np.concatenate([low * np.arange(0.5, 8, 1), np.geomspace(8 * low, np.sqrt(0.5) + 1e-6, 14)])
+    at, value = [low / 2], [power[0, 0]]
+    for a, b in itertools.pairwise(edges):
+        ring = (k >= a) & (k < b)
+        if ring.any():
+            at.append(float(k[ring].mean()))
+            value.append(float(power[ring].mean()))
+    floor = POWER_FLOOR * max(value)
+    return Spectrum(jnp.asarray(at, jnp.float32), jnp.log(jnp.maximum(jnp.asarray(value, jnp.float32), floor))), mean
+
+
+def weight(denoiser: Denoiser, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, ""]:
+    """How much an image counts: one over the squared error that a Wiener filter of *its* power would have.
+
+    It depends on the noisy image alone, so that the best denoiser is the same one with any weights; without them the
+    few brightest images would be all that counts.
+    """
+    shape = x.shape
+    power = denoiser.power(shape)
+    seen = jnp.abs(jnp.fft.rfft2(x - denoiser.mean)) ** 2 / (shape[0] * shape[1])
+    total = power + noise
+    found = mean_over_modes(power / total**2 * (seen - noise), shape)
+    expected = mean_over_modes((power / total) ** 2, shape)
+    scatter = jnp.sqrt(2 * mean_over_modes((power * noise / total**2) ** 2, shape) / (shape[0] * shape[1]))
+    share = jnp.maximum(found, scatter) / expected
+    share = jnp.clip(share, 1e-6, 1.0)
+
+    def left(power):
+        return mean_over_modes(power * noise / (power + noise) / denoiser.size(shape, noise) ** 2, shape)
+
+    return jnp.minimum(left(power) / left(share * power), HEAVIEST)
+
+
+def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean weighted squared error, each mode in units of its size c, and that of the Wiener filter.
+
+    An image that has noise of its own, of the spectrum C0, is trained on with more of it, C in all. What is known of it
+    then is ``E[image | x] = (1 - C0 / C) D(x; C) + C0 / C x``, and this is what is compared with it: so that D does not
+    learn the noise.
+    """
+    fixed = jax.lax.stop_gradient(denoiser)
+
+    def one(image, variance, key):
+        shape = image.shape
+        noise_key, draw = jax.random.split(key)
+        more = noise.draw(noise_key, shape)
+        white = jax.random.normal(draw, shape)
+        x = image + jnp.fft.irfft2(jnp.sqrt(more) * jnp.fft.rfft2(white), s=shape)
+        total = more + variance
+        fresh, own = more / total, fixed.power(shape)
+        left = image - jnp.fft.irfft2(variance / total * jnp.fft.rfft2(x), s=shape)
+        size = fixed.size(shape, total)
+        wiener = fixed.mean + jnp.fft.irfft2(own / (own + total) * jnp.fft.rfft2(x - fixed.mean), s=shape)
+        counts = weight(fixed, x, total)
+
+        def squared(estimate):
+            error = (jnp.fft.rfft2(left) - fresh * jnp.fft.rfft2(estimate)) / size
+            return counts * mean_over_modes(jnp.abs(error) ** 2, shape) / image.size
+
+        return squared(wiener + denoiser.residual(x, total)), squared(wiener)
+
+    errors, wiener = jax.vmap(one)(stamps.images, stamps.variance, jax.random.split(key, len(stamps.images)))
+    return jnp.mean(errors), jnp.mean(wiener)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a denoiser is trained.
+
+    Parameters
+    ----------
+    steps, batch
+        Steps, and images in each.
+    learning_rate
+        Of Adam, after a warm-up; it ends at zero along a cosine.
+    decay
+        Of the moving average of the weights, which is what is kept.
+    white
+        Part of the images whose noise is white.
+    """
+
+    steps: int = 8000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    decay: float = 0.999
+    white: float = 0.35
+
+
+class State(eqx.Module):
+    """Weights, their moving average, and the state of the optimiser."""
+
+    network: PyTree
+    average: PyTree
+    optimiser: PyTree
+    step: Array
+
+
+def _optimiser(settings: Schedule) -> optax.GradientTransformation:
+    warm = max(1, settings.steps // 40)
+    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, settings.steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
+
+
+def first_state(denoiser: Denoiser, settings: Schedule) -> State:
+    """The state before the first step."""
+    network = denoiser.network
+    optimiser = _optimiser(settings).init(eqx.filter(network, eqx.is_array))
+    # copies: the memory of a state is used again
+    copy = [jax.tree.map(lambda a: jnp.array(a) if eqx.is_array(a) else a, network) for _ in range(2)]
+    return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
+
+
+def augmented(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
+    """An image in one of eight orientations, anywhere on its periodic grid."""
+    turn, place = jax.random.split(key)
+    which = jax.random.randint(turn, (3,), 0, 2)
+    image = jnp.where(which[0], image[::-1], image)
+    image = jnp.where(which[1], image[:, ::-1], image)
+    image = jnp.where(which[2], image.T, image)
+    return jnp.roll(image, jax.random.randint(place, (2,), 0, image.shape[0]), (0, 1))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedule) -> tuple[State, Array]:
+    """One step; not in a loop of JAX's, in which convolutions are several times slower on a CPU.
+
+    Parameters
+    ----------
+    given
+        The denoiser (of which only the network is trained), the stamps and the random key.
+    state
+        State before; its memory is used again.
+    """
+    denoiser, stamps, key = given
+    optimiser, noise = _optimiser(settings), Noise(settings.white)
+
+    def objective(network, batch, key):
+        return loss(eqx.tree_at(lambda d: d.network, denoiser, network), batch, noise, key)
+
+    pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
+    turned = jax.vmap(augmented)(stamps.images[chosen], jax.random.split(turn, settings.batch))
+    batch = Stamps(turned, stamps.variance[chosen])
+    (value, wiener), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(state.network, batch, draw)
+    updates, inner = optimiser.update(gradient, state.optimiser)
+    network = eqx.apply_updates(state.network, updates)
+    # the average forgets the beginning faster
+    kept = jnp.minimum(settings.decay, (1.0 + state.step) / (10.0 + state.step))
+    average = jax.tree.map(lambda a, b: kept * a + (1 - kept) * b, state.average, network)
+    return State(network, average, inner, state.step + 1), jnp.stack([value, wiener])
+
+
+@eqx.filter_jit
+def _losses(denoiser: Denoiser, stamps: Stamps, white: float, key) -> Array:
+    return jnp.stack(loss(denoiser, stamps, Noise(white), key))
+
+
+def validated(denoiser: Denoiser, stamps: Stamps, white: float, key) -> np.ndarray:
+    """The loss on images that were not trained on, and that of the Wiener filter; the noise is the same each time."""
+    found = []
+    for i in range(0, len(stamps.images), CHUNK):
+        part = jax.tree.map(lambda a, i=i: a[i : i + CHUNK], stamps)
+        found.append(_losses(denoiser, part, white, jax.random.fold_in(key, i)))
+    return np.mean(np.asarray(found), axis=0)
