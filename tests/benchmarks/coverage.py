@@ -1,8 +1,8 @@
 """Whether intervals of the flux of real galaxies cover the truth, over realisations of the noise, as a Markdown table.
 
-    python tests/benchmarks/coverage.py --number 20 --out coverage.jsonl                # four priors, the eight files
+    python tests/benchmarks/coverage.py --refine 1 --dtype float32 --draws 400 --number 10 --out coverage.jsonl  # hours
     python tests/benchmarks/coverage.py 000047 --prior gaussian --refine 4 --number 50
-    python tests/benchmarks/coverage.py --prior starlet --positive --number 20 --out coverage.jsonl
+    python tests/benchmarks/coverage.py --prior starlet --positive --refine 1 --dtype float32 --draws 400 --number 10
     python tests/benchmarks/coverage.py --prior tv --method vi --number 20              # of an approximation
 
 New noise of the file's variance is put on its noiseless model, and everything is found anew from these data. Truths are
