@@ -38,8 +38,8 @@ def test_contract(name):
 
 
 def test_contract_of_a_learned_prior():
-    post, gaussian = learned_problem(side=5)
-    check_sampler(SAMPLERS[LEARNED][1](), post, num_samples=12_000, reference=gaussian)
+    post, gaussian = learned_problem(side=4)
+    check_sampler(SAMPLERS[LEARNED][1](), post, num_samples=4000, reference=gaussian)
 
 
 @pytest.mark.parametrize("sampler", [Perturbed(), ScaleMixture(), HMC()], ids=lambda s: s.name)

@@ -85,10 +85,11 @@ def test_the_spectrum_is_that_of_the_images():
 def test_the_wiener_filter_has_the_loss_of_an_untrained_network():
     stamps = clean(blobs(32))
     blank = untrained(jax.random.key(0), *measured_spectrum(stamps), **SMALL)
-    ours, wiener = loss(blank, stamps, Noise(), jax.random.key(3))
+    ours, wiener = eqx.filter_jit(loss)(blank, stamps, Noise(), jax.random.key(3))
     np.testing.assert_allclose(ours, wiener, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_learns():
     """On images that it has not seen, at three levels of noise, and a control."""
     stamps, fresh = clean(blobs(512)), blobs(64, key=9)
