@@ -142,7 +142,8 @@ def with_psf_width(hierarchy: Hierarchy, kernel: Float[Array, "ky kx"], error: f
     hierarchy
         Hierarchy whose theta is a dictionary, and whose forward operator has one `invprob.operators.Convolve`.
     kernel
-        The PSF image of that convolution.
+        The PSF image of that convolution; with a FWHM of three pixels or more, since its samples are moved apart and a
+        coarser one would gain a false response at high frequencies.
     error
         Standard deviation of the logarithm of the width, a priori flat within 1.73 times that.
 

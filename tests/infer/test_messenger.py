@@ -147,11 +147,11 @@ def test_against_quadrature(name):
 
 def test_a_wider_psf():
     """The same as the PSF where the factor is one, and a Gaussian of the right width elsewhere."""
-    kernel, grid = psf(2.0, 15), (32, 31)
+    kernel, grid = psf(4.0, 27), (32, 31)
     at_one = dilated_transfer_function(kernel, grid, 1.0)
     np.testing.assert_allclose(at_one, transfer_function(kernel, grid), atol=1e-12)
     wider = dilated_transfer_function(kernel, grid, jnp.asarray(1.2))
-    np.testing.assert_allclose(wider, transfer_function(psf(2.4, 17), grid), atol=1e-3)
+    np.testing.assert_allclose(wider, transfer_function(psf(4.8, 31), grid), atol=1e-3)
     assert float(jnp.real(wider[0, 0])) == pytest.approx(1.0)
 
 
