@@ -140,7 +140,7 @@ class Langevin(AbstractMarkov):
         )
 
         def looked():
-            u, stiffness = jax.vmap(lambda *at: problem.bent(*at, FURTHER))(position, force, motion.direction)
+            u, stiffness = jax.vmap(lambda c, f, u: problem.bent(c, f, u, FURTHER))(position, force, motion.direction)
             return u, jnp.maximum(jnp.maximum(jnp.max(stiffness), FORGETTING * motion.stiffness), 1)
 
         warming = chains.step < self.num_warmup
