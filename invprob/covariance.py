@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from invprob.operators.base import AbstractLinearOperator, Structure, total, vdot, zeros
 from invprob.operators.convolve import CircularConvolve
-from invprob.operators.fourier import FourierSynthesis, half_shape
+from invprob.operators.fourier import FourierSynthesis, half_shape, multiplicity
 from invprob.operators.pointwise import Multiply
 from invprob.operators.tree import Each
 
@@ -236,13 +236,8 @@ class Stationary(AbstractCovariance):
     def root(self):
         return FourierSynthesis(jnp.sqrt(self.power), self.shape)
 
-    @property
-    def _multiplicity(self):
-        columns = jnp.full(self.power.shape[-1], 2.0).at[0].set(1.0)
-        return columns.at[-1].set(1.0) if self.shape[1] % 2 == 0 else columns
-
     def logdet(self):
-        return jnp.sum(self._multiplicity * jnp.log(self.power))
+        return jnp.sum(multiplicity(self.shape).astype(self.power.dtype) * jnp.log(self.power))
 
     def masked(self, valid):
         raise TypeError(

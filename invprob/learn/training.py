@@ -36,12 +36,9 @@ class Noise(eqx.Module):
     ----------
     white
         Part of the images whose noise is white; the noise of the others rises where a PSF leaves nothing.
-    unit
-        Flux of a pixel, by which the levels are multiplied.
     """
 
     white: float = eqx.field(static=True, default=0.35)
-    unit: float = eqx.field(static=True, default=1.0)
 
     def draw(self, key, shape: tuple[int, int]) -> Float[Array, "ky kx"]:
         """A power spectrum on the rfft2 grid."""
@@ -54,7 +51,7 @@ class Noise(eqx.Module):
         steep = jax.random.uniform(fifth, (), minval=STEEPNESS[0], maxval=STEEPNESS[1])
         transfer = jnp.exp(-2 * (k * width / 0.53) ** steep)
         is_white = jax.random.uniform(kind) < self.white
-        return self.unit**2 * jnp.where(is_white, flat, low * (1 + depth) / (transfer + depth))
+        return jnp.where(is_white, flat, low * (1 + depth) / (transfer + depth))
 
 
 class Stamps(eqx.Module):
@@ -137,10 +134,10 @@ def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[A
         white = jax.random.normal(draw, shape)
         x = image + jnp.fft.irfft2(jnp.sqrt(more) * jnp.fft.rfft2(white), s=shape)
         total = more + variance
-        fresh, own = more / total, fixed.power(shape)
+        fresh = more / total
         left = image - jnp.fft.irfft2(variance / total * jnp.fft.rfft2(x), s=shape)
         size = fixed.size(shape, total)
-        wiener = fixed.mean + jnp.fft.irfft2(own / (own + total) * jnp.fft.rfft2(x - fixed.mean), s=shape)
+        wiener = fixed.wiener(x, total)
         counts = weight(fixed, x, total)
 
         def squared(estimate):

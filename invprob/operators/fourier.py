@@ -26,13 +26,18 @@ def frequencies(shape: tuple[int, ...]) -> Float[np.ndarray, "ky kx"]:
     return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
 
 
+def multiplicity(shape: tuple[int, ...]) -> Float[np.ndarray, " kx"]:
+    """How many modes each column of the ``rfft2`` grid stands for: two where their conjugates are left out."""
+    columns = np.full(shape[1] // 2 + 1, 2.0)
+    columns[0] = 1.0
+    if shape[1] % 2 == 0:
+        columns[-1] = 1.0
+    return columns
+
+
 def isometry(shape: tuple[int, int], dtype) -> Float[Array, "1 kx"]:
     """Factor of each column that makes ``rfft2`` an isometry."""
-    factor = np.full(shape[1] // 2 + 1, np.sqrt(2.0 / (shape[0] * shape[1])))
-    factor[0] /= np.sqrt(2.0)
-    if shape[1] % 2 == 0:
-        factor[-1] /= np.sqrt(2.0)
-    return jnp.asarray(factor[None], dtype)
+    return jnp.asarray(np.sqrt(multiplicity(shape) / (shape[0] * shape[1]))[None], dtype)
 
 
 class FourierSynthesis(AbstractLinearOperator):

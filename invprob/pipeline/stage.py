@@ -159,13 +159,6 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     return assemble(best, seen, drawn, observation, model, config)
 
 
-def _gathered(kept: tuple[Any, list[Any]] | None, part: dict[str, Array]) -> tuple[Any, list[Any]]:
-    """The sum of the squares of all draws, and the rest of what is kept of each."""
-    square, parts = (0, []) if kept is None else kept
-    rest = {name: values for name, values in part.items() if name != "square"}
-    return square + jnp.sum(part["square"], 0), [*parts, rest]
-
-
 def _sampled(observation, config, model, strength, listener, checkpoint) -> Samples:
     """The posterior mean and the draws of chains."""
     found = chains(strength.target, config, random_key(observation, config), listener, checkpoint)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from invprob.operators.fourier import frequencies
+from invprob.operators.fourier import frequencies, multiplicity
 from invprob.priors.network import UNet
 
 SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -75,9 +75,12 @@ class Denoiser(eqx.Module):
 
     def __call__(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
         """``E[x0 | x]`` for noise of this power spectrum on the rfft2 grid, squared flux per pixel."""
+        return self.wiener(x, noise) + self.residual(x, noise)
+
+    def wiener(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
+        """What a Gaussian prior of the same mean and power gives."""
         power = self.power(x.shape, x.dtype)
-        wiener = jnp.fft.irfft2(power / (power + noise) * jnp.fft.rfft2(x - self.mean), s=x.shape)
-        return self.mean + wiener + self.residual(x, noise)
+        return self.mean + jnp.fft.irfft2(power / (power + noise) * jnp.fft.rfft2(x - self.mean), s=x.shape)
 
     def residual(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
         """What the network adds to the Wiener filter."""
@@ -107,11 +110,7 @@ class Denoiser(eqx.Module):
 
 def mean_over_modes(values: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, ""]:
     """Mean over all modes of a quantity on the rfft2 grid, whose inner columns stand for two each."""
-    columns = np.full(values.shape[1], 2.0)
-    columns[0] = 1.0
-    if shape[1] % 2 == 0:
-        columns[-1] = 1.0
-    return jnp.sum(values * columns.astype(values.dtype)) / (shape[0] * shape[1])
+    return jnp.sum(values * multiplicity(shape).astype(values.dtype)) / (shape[0] * shape[1])
 
 
 def level(noise: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, " levels"]:
