@@ -75,12 +75,12 @@ def test_a_sky_is_fitted():
 
 def test_flux_is_summed_and_brightness_averaged():
     """The same numbers in a flux and in a surface-brightness unit."""
-    config = settings(refine=2)
+    config = settings(refine=2, rtol=1e-13)
     flux = deconvolve(observation(unit="electron/s"), config)
     # the same prior in each unit: in brightness a latent pixel holds the mean, four times as much
     mean = deconvolve(observation(unit="MJy/sr"), config.model_copy(update={"amplitude": 16 * config.amplitude}))
-    np.testing.assert_allclose(mean.image, 4 * flux.image, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(mean.model, flux.model, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(mean.image, 4 * flux.image, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mean.model, flux.model, rtol=1e-5, atol=1e-5)
     # what is beyond the frame takes and gives some light
     data = observation().data
     assert flux.model.sum() == pytest.approx(data.sum(), rel=0.02)
