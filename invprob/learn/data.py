@@ -65,7 +65,7 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
 
     images = stamps(kinds, number + recipe.validation, recipe.size, recipe.seed, progress)
     about = Training(
-        recipe.name, kinds.pixel_scale, fwhm(kinds), "electron/s", kinds.zeropoint,
+        recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint,
         card={"simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number},
     )  # fmt: skip
     parts = [Stamps(jnp.asarray(a), jnp.zeros(len(a), jnp.float32)) for a in (images[:number], images[number:])]
@@ -109,7 +109,7 @@ def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps,
     note(f"read {len(paths)} stamps from {folder}")
     known = [w for w in widths if w is not None]
     about = Training(
-        recipe.name, float(np.median(scales)), float(np.median(known)) if known else None,
+        recipe.name, (min(scales), max(scales)), float(np.median(known)) if known else None,
         recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint,
         card={"folder": folder.name, "number": len(paths)},
     )  # fmt: skip

@@ -5,7 +5,10 @@ Images are periodic: light beyond an edge comes in at the opposite one, so that 
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from jaxtyping import Float
 from invprob.errors import UsageError
 
 BLANK_FLUX = 1e-3  # of a galaxy, below which a component is not drawn
+PART = 500  # stamps that one process makes at once
 LARGEST = 512  # pixels of the canvas of one galaxy, before it is folded
 
 
@@ -23,8 +27,9 @@ class Population:
 
     Parameters
     ----------
-    pixel_scale
-        Arcsec per pixel.
+    pixel_scales
+        Smallest and largest arcsec per pixel of a stamp, log-uniform between them: one prior for the grids on which
+        images of one telescope are found.
     zeropoint
         AB magnitude of one unit of flux.
     brightest, faintest, slope
@@ -45,7 +50,7 @@ class Population:
         in arcsec of the detector's pixel: together the target PSF. All zero: none.
     """
 
-    pixel_scale: float = 0.042
+    pixel_scales: tuple[float, float] = (0.028, 0.052)
     zeropoint: float = 25.937
     brightest: float = 19.5
     faintest: float = 25.5
@@ -65,6 +70,8 @@ class Population:
     kinds: tuple[str, ...] = field(default=("bulge", "disk"))
 
     def __post_init__(self):
+        if not 0 < self.pixel_scales[0] <= self.pixel_scales[1]:
+            raise UsageError(f"pixel_scales are two rising numbers of arcsec above zero, not {self.pixel_scales}")
         if not self.brightest < self.faintest:
             raise UsageError(f"brightest is below faintest, not {self.brightest:g} and {self.faintest:g}")
         if not set(self.kinds) <= {"bulge", "disk"} or not self.kinds:
@@ -82,7 +89,7 @@ class Simulator:
         Seed of everything random.
     """
 
-    def __init__(self, population: Population, seed: int):
+    def __init__(self, population: Population, seed: int | tuple[int, ...]):
         try:
             import galsim
         except ImportError:
@@ -107,13 +114,14 @@ class Simulator:
     def stamp(self, size: int) -> Float[np.ndarray, "size size"]:
         """One periodic stamp, flux per pixel."""
         number = self.random.choice(len(self.population.crowding), p=self.population.crowding)
+        scale = float(np.exp(self.random.uniform(*np.log(self.population.pixel_scales))))
         out = np.zeros((size, size), np.float32)
         for _ in range(number):
             place = self.random.integers(0, size, 2)
-            out += np.roll(_folded(self._drawn(self._galaxy()), size), place, (0, 1))
+            out += np.roll(_folded(self._drawn(self._galaxy(scale), scale), size), place, (0, 1))
         return out
 
-    def _galaxy(self) -> Any:
+    def _galaxy(self, scale: float) -> Any:
         p, random = self.population, self.random
         magnitude = _counted(random, p.brightest, p.faintest, p.slope)
         flux = 10 ** (-0.4 * (magnitude - p.zeropoint))
@@ -124,7 +132,7 @@ class Simulator:
         g1, g2 = p.flattening * random.standard_normal(2)
         while np.hypot(g1, g2) > 0.7:
             g1, g2 = p.flattening * random.standard_normal(2)
-        dx, dy = p.pixel_scale * (random.random(2) - 0.5)
+        dx, dy = scale * (random.random(2) - 0.5)
         return light.withFlux(flux).shear(g1=float(g1), g2=float(g2)).shift(float(dx), float(dy))
 
     def _spheroid(self, size: float) -> Any:
@@ -170,16 +178,16 @@ class Simulator:
             self.galsim.ImageD(image, scale=scale), x_interpolant="linear", gsparams=self.gsparams
         )
 
-    def _drawn(self, galaxy: Any) -> Float[np.ndarray, "n n"]:
+    def _drawn(self, galaxy: Any, scale: float) -> Float[np.ndarray, "n n"]:
         seen = galaxy if self.psf is None else self.galsim.Convolve(galaxy, self.psf, gsparams=self.gsparams)
-        n = min(seen.getGoodImageSize(self.population.pixel_scale), LARGEST)
-        return seen.drawImage(nx=n, ny=n, scale=self.population.pixel_scale, method="auto").array
+        n = min(seen.getGoodImageSize(scale), LARGEST)
+        return seen.drawImage(nx=n, ny=n, scale=scale, method="auto").array
 
 
 def stamps(
     population: Population, number: int, size: int = 64, seed: int = 0, progress: Any = None
 ) -> Float[np.ndarray, "number size size"]:
-    """Stamps of a population, flux per pixel.
+    """Stamps of a population, flux per pixel, made on all cores.
 
     Parameters
     ----------
@@ -188,17 +196,27 @@ def stamps(
     number, size
         Stamps, and pixels on a side.
     seed
-        The same seed gives the same stamps.
+        The same seed gives the same stamps, on any number of cores.
     progress
         Called with the stamps done and to do.
     """
-    simulator = Simulator(population, seed)
-    out = np.empty((number, size, size), np.float32)
-    for i in range(number):
-        out[i] = simulator.stamp(size)
-        if progress is not None and (i + 1) % 500 == 0:
-            progress(i + 1, number)
+    parts = [(population, min(PART, number - at), size, (seed, at)) for at in range(0, number, PART)]
+    if len(parts) == 1:
+        return _part(*parts[0])
+    out, done = np.empty((number, size, size), np.float32), 0
+    # not forked: the threads of JAX would be left behind
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for images in pool.map(_part, *zip(*parts, strict=True)):
+            out[done : done + len(images)] = images
+            done += len(images)
+            if progress is not None:
+                progress(done, number)
     return out
+
+
+def _part(population: Population, number: int, size: int, seed: tuple[int, int]) -> Float[np.ndarray, "n size size"]:
+    simulator = Simulator(population, seed)
+    return np.array([simulator.stamp(size) for _ in range(number)])
 
 
 def _counted(random: np.random.Generator, low: float, high: float, slope: float) -> float:

@@ -26,8 +26,8 @@ class Training:
     ----------
     name
         Name of the prior.
-    pixel_scale
-        Arcsec per latent pixel.
+    pixel_scales
+        Smallest and largest arcsec per pixel of the images.
     target_fwhm
         FWHM in arcsec of the PSF of the images.
     unit
@@ -43,7 +43,7 @@ class Training:
     """
 
     name: str = "denoiser"
-    pixel_scale: float | None = None
+    pixel_scales: tuple[float, float] | None = None
     target_fwhm: float | None = None
     unit: str = ""
     zeropoint: float | None = None

@@ -94,6 +94,8 @@ def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, Training]:
     except (RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the arrays do not fit the header ({error}); train it again") from None
     facts = header["training"]
+    if facts["pixel_scales"] is not None:
+        facts["pixel_scales"] = tuple(facts["pixel_scales"])
     return denoiser, Training(**facts, hash=digest.decode())
 
 

@@ -122,7 +122,7 @@ def test_a_run_from_recipe_to_weights(recipe, tmp_path):
     lines = []
     found = train(recipe, tmp_path / "a.eqx", note=lines.append)
     denoiser, about = load_denoiser(tmp_path / "a.eqx")
-    assert about.hash == found.training.hash and about.pixel_scale == Population().pixel_scale
+    assert about.hash == found.training.hash and about.pixel_scales == Population().pixel_scales
     assert 0.08 < about.target_fwhm < 0.13
     assert [int(step) for step, *_ in found.curve] == [8, 16, 24] and about.card["recipe"]["steps"] == 24
     assert any("validation loss" in line for line in lines)
@@ -169,7 +169,7 @@ def test_recipes_that_do_not_fit(tmp_path, text, fragment):
 
 def test_populations_that_do_not_fit(recipe, tmp_path):
     wrong = recipe.model_copy(update={"simulated": recipe.simulated.model_copy(update={"population": {"flux": 1}})})
-    with pytest.raises(UsageError, match=r"'simulated.population.flux' is not a known field; there are pixel_scale"):
+    with pytest.raises(UsageError, match=r"'simulated.population.flux' is not a known field; there are pixel_scales"):
         train(wrong, tmp_path / "a.eqx")
     with pytest.raises(UsageError, match="brightest is below faintest"):
         Population(brightest=30)

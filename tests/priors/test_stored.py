@@ -14,7 +14,7 @@ from .test_learned import SHAPE, SMALL, stirred
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "small.eqx"
-    about = Training("small", 0.042, 0.1, "electron/s", 25.9, card={"number": 3})
+    about = Training("small", (0.03, 0.05), 0.1, "electron/s", 25.9, card={"number": 3})
     return path, save_denoiser(stirred().denoiser, path, about, SMALL)
 
 
