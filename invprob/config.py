@@ -35,6 +35,9 @@ class InputConfig(BaseModel):
     psf_without_pixel: bool = Field(False, description="the PSF image does not contain the pixel response")
     pixel_scale: float | None = Field(None, gt=0, description="arcsec per data pixel, where the file does not tell")
     psf_pixel_scale: float | None = Field(None, gt=0, description="arcsec per PSF pixel, where the file does not tell")
+    zeropoint: float | None = Field(
+        None, description="AB magnitude of one unit of flux, where the file does not tell; for learned priors"
+    )
 
 
 class Config(BaseModel):

@@ -43,6 +43,8 @@ class Frame:
         Latent pixels on a side of a data pixel.
     border
         Latent pixels added ``(below, above)`` along y and ``(left, right)`` along x.
+    zeropoint
+        AB magnitude of one unit of flux, None where it is not known.
     """
 
     data_shape: tuple[int, int]
@@ -51,6 +53,7 @@ class Frame:
     header: fits.Header | None = field(default=None, repr=False, compare=False)
     factor: int = 1
     border: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    zeropoint: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,14 +82,15 @@ class Frame:
         ky, kx = psf.on(self).shape
         return self.pad_by(ky // 2, kx // 2)
 
-    def pad_by(self, reach_y: int, reach_x: int | None = None) -> Frame:
-        """The frame with a border of at least so many latent pixels, up to a size that the FFT likes."""
+    def pad_by(self, reach_y: int, reach_x: int | None = None, multiple: int | None = None) -> Frame:
+        """The frame with a border of at least so many latent pixels, up to a size that the FFT likes, or a multiple."""
         from scipy.fft import next_fast_len
 
         sides = []
         for n, reach in zip(self.shape, (reach_y, reach_y if reach_x is None else reach_x), strict=True):
-            half = next_fast_len(-(-(n + 2 * reach) // 2), real=True)
-            total = 2 * int(half)  # type: ignore[arg-type]  # even: `rfft2` halves it exactly
+            least = n + 2 * reach
+            # even: `rfft2` halves it exactly
+            total = -(-least // multiple) * multiple if multiple else 2 * int(next_fast_len(-(-least // 2), real=True))
             sides.append((reach, total - n - reach))
         return replace(self, border=(sides[0], sides[1]))
 

@@ -117,6 +117,10 @@ def deconvolve(
     psf_pixel_scale: Annotated[
         float | None, typer.Option(help="Arcsec per PSF pixel, if the file does not tell.")
     ] = None,
+    zeropoint: Annotated[
+        float | None,
+        typer.Option(help="AB magnitude of one unit of flux, if the file does not tell; learned priors need it."),
+    ] = None,
     sky: Annotated[
         str | None,
         typer.Option(help="'none' (default), 'fit' one level with its error, or the level to subtract."),
@@ -179,6 +183,7 @@ def deconvolve(
         dict(
             image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalise_psf=normalise_psf,
             psf_without_pixel=psf_without_pixel, pixel_scale=pixel_scale, psf_pixel_scale=psf_pixel_scale,
+            zeropoint=zeropoint,
         ),
     )  # fmt: skip
     if settings.input.image is None:

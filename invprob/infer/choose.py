@@ -17,6 +17,7 @@ from invprob.infer.solvers import (
     ConjugateGradient,
     NewtonCG,
     Optax,
+    PlugAndPlay,
     PrimalDual,
     ProximalGradient,
     TwoGrid,
@@ -81,6 +82,10 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
         )
     if fits(proximal := ProximalGradient(**settings), post):
         return proximal, f"{kind} operator and a {name} prior with a prox: proximal gradients"
+    if fits(plugplay := PlugAndPlay(**settings), post):
+        return plugplay, (
+            f"linear operator, Gaussian noise and a {name} with a denoiser: plug-and-play, annealed, with noise"
+        )
     if isinstance(prior, HasLogProb):
         return (
             Optax(**settings),
@@ -88,8 +93,8 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
         )
     can = ", ".join(capabilities(prior)) or "nothing"
     raise CapabilityError(
-        f"no solver for a {name} prior: it offers {can}; a solver needs HasLogProb, HasProx, HasTerms, HasTransform or "
-        "HasPrecision"
+        f"no solver for a {name} prior: it offers {can}; a solver needs HasLogProb, HasProx, HasTerms, HasTransform, "
+        "HasColouredDenoiser or HasPrecision"
     )
 
 

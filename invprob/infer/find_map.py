@@ -23,6 +23,7 @@ from invprob.infer.solvers import (
     ConjugateGradient,
     NewtonCG,
     Optax,
+    PlugAndPlay,
     PrimalDual,
     ProximalGradient,
     TwoGrid,
@@ -51,6 +52,7 @@ NAMES: dict[str, Callable[..., AbstractSolver]] = {
     "pdhg": lambda post, **settings: PrimalDual(**settings),
     "proximal": lambda post, **settings: ProximalGradient(**settings),
     "newton": lambda post, **settings: NewtonCG(**settings),
+    "plugplay": lambda post, **settings: PlugAndPlay(**settings),
     "lbfgs": lambda post, **settings: Optax(**settings),
 }
 

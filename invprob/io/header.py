@@ -14,6 +14,7 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 SCALE_CARDS = ("PIXSCALE", "PIXELSCL", "PIXSCL", "SECPIX", "SECPIX1", "PIXSCAL1")
 OVERSAMPLING_CARDS = ("OVERSAMP", "OVERSMP", "OVERSAMPLE")
+ZEROPOINT_CARDS = ("MAGZERO", "ABMAGZP")  # others are of counts in an exposure as often as of the image's unit
 STEP_CARDS = ("PSF_SAMP", "PSFSAMP")  # PSFEx: the sampling step in data pixels
 
 _STRUCTURE = re.compile(
@@ -130,6 +131,19 @@ def unit_of(header: fits.Header) -> tuple[str, str | None]:
             except (ValueError, TypeError):
                 continue
     return unit, f"BUNIT {unit!r} is not a unit that astropy knows: it is passed through as it is"
+
+
+def zeropoint_of(header: fits.Header, unit: str) -> float | None:
+    """AB magnitude of one unit of flux: of a unit that has one by itself, else from a card."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parsed: Any = u.Unit(unit)
+            return float((1 * parsed).to(u.ABmag, u.zero_point_flux(3631 * u.Jy)).value)
+        except (ValueError, TypeError, u.UnitConversionError):
+            value = card(header, *ZEROPOINT_CARDS)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    return float(value) if good else None
 
 
 def oversampling_of(header: fits.Header) -> float | None:

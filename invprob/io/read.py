@@ -32,6 +32,7 @@ def read_fits(
     psf_without_pixel: bool = False,
     pixel_scale: float | None = None,
     psf_pixel_scale: float | None = None,
+    zeropoint: float | None = None,
     dtype: str = "float64",
 ) -> Observation:
     """Read an image with its noise, mask and PSF.
@@ -62,6 +63,8 @@ def read_fits(
         The PSF is sampled from the optical PSF, without the response of its pixel.
     pixel_scale, psf_pixel_scale
         Side of a data and of a PSF pixel in arcsec, instead of what the headers say.
+    zeropoint
+        AB magnitude of one unit of flux, instead of what unit and header say; learned priors need it.
     dtype
         ``"float64"`` or ``"float32"``: type of data and variance.
 
@@ -104,6 +107,7 @@ def read_fits(
             psf_without_pixel,
             pixel_scale,
             psf_pixel_scale,
+            zeropoint,
             dtype,
         )
 
@@ -130,7 +134,7 @@ class _Reader:
         self.header = cards.image_header(header, primary)
 
     def observation(
-        self, psf, variance, noise_std, mask, normalise, without_pixel, pixel_scale, psf_scale, dtype
+        self, psf, variance, noise_std, mask, normalise, without_pixel, pixel_scale, psf_scale, zeropoint, dtype
     ) -> Observation:
         scale = self.scale(pixel_scale)
         unit, warning = cards.unit_of(self.header)
@@ -138,7 +142,10 @@ class _Reader:
         bad = self.mask(mask)
         var, source = self.noise(variance, noise_std, bad)
         kernel = self.psf(psf, scale, psf_scale, normalise, without_pixel)
-        frame = Frame(self.data.shape, scale, unit, self.header)  # type: ignore[arg-type]
+        if zeropoint is not None and not np.isfinite(zeropoint):
+            raise InputError(f"the zero point must be a finite number of magnitudes, not {zeropoint}")
+        zeropoint = cards.zeropoint_of(self.header, unit) if zeropoint is None else float(zeropoint)
+        frame = Frame(self.data.shape, scale, unit, self.header, zeropoint=zeropoint)  # type: ignore[arg-type]
         self.count(bad, var)
         valid = np.isfinite(self.data) & np.isfinite(var) & ~bad
         self.sky(valid, var)

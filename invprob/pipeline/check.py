@@ -11,8 +11,10 @@ from invprob.infer.named import FIELDS, known_priors
 from invprob.infer.psis import MIN_WEIGHTS
 from invprob.pipeline.approximate import check_approximation, check_family_name
 from invprob.pipeline.draws import check_sampler, check_sampler_name
+from invprob.pipeline.learned import check_learned
 from invprob.pipeline.model import Model
 from invprob.pipeline.prior import nominal
+from invprob.priors.stored import SHIPPED, is_learned
 
 CHAINS = ("sampler", "chains", "num_warmup")  # fields of chains alone
 SOLVE = ("solver", "rtol")  # fields of the search for the best image
@@ -27,8 +29,10 @@ def check(config: Config) -> None:
         With what was asked, and what there is.
     """
     known = known_priors()
-    if config.prior not in (*FIELDS, *known):
-        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *known])}")
+    if is_learned(config.prior):
+        check_learned(config)
+    elif config.prior not in (*FIELDS, *known):
+        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *SHIPPED, *known])}")
     if config.prior in FIELDS and config.strength == "fission":
         raise UsageError(
             "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"

@@ -22,15 +22,18 @@ from invprob.operators import (
     Each,
     Fill,
     Multiply,
+    Pad,
     PixelBin,
     Sum,
     compose,
 )
 from invprob.posterior import Posterior
+from invprob.priors.stored import is_learned
 from invprob.units import is_surface_brightness
 
 SKY_WIDTH = 1e3  # prior width of a fitted sky level, in units of the scatter of the data
 REACH = 20  # least border of a periodic sparse prior, latent pixels: opposite sides are to see nothing of each other
+ENCLOSED, MULTIPLE = 0.95, 8  # light of the PSF within the border of a learned prior, whose sides are multiples
 PADDING = 16  # data pixels of modelled border where there is no PSF to ask for one
 
 
@@ -106,19 +109,50 @@ class Model:
 
 
 def latent_frame(observation: Observation, config: Config) -> Frame:
-    """The latent grid: refined, with a border of the PSF's reach, wide enough for the filters of a sparse prior."""
+    """The latent grid: refined, with a border of the PSF's reach, wide enough for the filters of a sparse prior.
+
+    Under a learned prior the border is that from which most of the light comes: each pixel of it costs as much as one
+    of the footprint, and nothing is known of it.
+    """
     frame = observation.frame.refine(config.refine)
+    learned = is_learned(config.prior)
     if observation.psf is None:
-        return frame.pad_by(PADDING * config.refine)
+        return frame.pad_by(PADDING * config.refine, multiple=MULTIPLE if learned else None)
+    if learned:
+        reach = enclosing(np.asarray(observation.psf.on(frame)), ENCLOSED)
+        return frame.pad_by(reach, multiple=MULTIPLE)
     padded = frame.pad(observation.psf)
     least = 0 if config.prior in FIELDS else REACH
     return frame.pad_by(*(max(border[0], least) for border in padded.border))
 
 
+def enclosing(kernel: Float[np.ndarray, "ky kx"], share: float) -> int:
+    """Half the side in pixels of the middle square of a kernel that holds a share of its light."""
+    middle = [n // 2 for n in kernel.shape]
+    for half in range(max(middle) + 1):
+        inner = kernel[tuple(slice(max(0, m - half), m + half + 1) for m in middle)]
+        if inner.sum() >= share * kernel.sum():
+            return half
+    return max(middle)
+
+
+def _convolved(frame: Frame, kernel: Any) -> AbstractLinearOperator:
+    """From the latent grid to the footprint; where the PSF reaches beyond the grid, there is no light."""
+    reach = [n // 2 for n in kernel.shape]
+    if all(min(border) >= r for border, r in zip(frame.border, reach, strict=True)):
+        return Convolve(kernel, frame.shape, frame.footprint)
+    wide = frame.cropped().pad_by(*(max(*b, r) for b, r in zip(frame.border, reach, strict=True)))
+    inside = tuple(
+        slice(cut.start - border[0], cut.start - border[0] + n)
+        for cut, border, n in zip(wide.footprint, frame.border, frame.shape, strict=True)
+    )
+    return compose(Convolve(kernel, wide.shape, wide.footprint), Pad(wide.shape, inside))
+
+
 def forward(frame: Frame, kernel: Any, dtype, is_brightness: bool) -> AbstractLinearOperator:
     """Latent image on a padded frame to noiseless data: convolution, footprint, block sum (or mean)."""
     cut = Crop(frame.shape, frame.footprint)
-    seen = cut if kernel is None else Convolve(jnp.asarray(kernel, dtype), frame.shape, frame.footprint)
+    seen = cut if kernel is None else _convolved(frame, jnp.asarray(kernel, dtype))
     if frame.factor == 1:
         return seen
     binned = compose(PixelBin(frame.factor, seen.out_structure.shape), seen)  # type: ignore[arg-type]

@@ -20,10 +20,12 @@ from invprob.infer.find_map import as_solver
 from invprob.infer.fission import RTOL, strength_by_fission
 from invprob.infer.hierarchies import field_hierarchy, with_noise_scale, with_psf_width
 from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
+from invprob.pipeline.learned import learned_prior, warnings
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
 from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import AbstractPrior
+from invprob.priors.stored import SHIPPED, is_learned
 
 Cards = dict[str, tuple[Any, str]]
 
@@ -65,6 +67,8 @@ def choose_strength(model: Model, config: Config, listener: Listener = SILENT) -
         return _gaussian(model, config, listener)
     if config.prior == "lognormal":
         return _lognormal(model, config, listener)
+    if is_learned(config.prior):
+        return _learned(model, config, listener)
     return _named(model, config, listener)
 
 
@@ -75,6 +79,8 @@ def nominal(model: Model, config: Config) -> Strength:
         field = _field(model, hierarchy.start)
         found = _finished(model, config, priors.LogNormal(field) if config.prior == "lognormal" else field, {})
         return replace(found, hierarchy=_sampled(hierarchy, hierarchy.start, model, config))
+    if is_learned(config.prior):
+        return _learned(model, config, SILENT)
     named = named_prior(config.prior)
     return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
 
@@ -196,6 +202,13 @@ def _lognormal(model: Model, config: Config, listener: Listener) -> Strength:
     return _finished(model, config, priors.LogNormal(field), cards)
 
 
+def _learned(model: Model, config: Config, listener: Listener) -> Strength:
+    prior, cards = learned_prior(model, config)
+    for line in warnings(cards):
+        listener.note(f"warning: {line}")
+    return _finished(model, config, prior, cards)
+
+
 def _named(model: Model, config: Config, listener: Listener) -> Strength:
     named = named_prior(config.prior)
     strength, how = _strength_of(named, model, config, listener)
@@ -241,6 +254,7 @@ def _made(named: NamedPrior, model: Model, strength: Float[Array, ""]) -> Abstra
 def listing() -> list[dict[str, Any]]:
     """Name, description, provider and universal strength of each prior; of one that cannot be loaded, why."""
     found = [{"name": name, "about": about, "provider": "invprob", "strength": None} for name, about in FIELDS.items()]
+    found += [{"name": n, "about": about, "provider": "invprob", "strength": None} for n, about in SHIPPED.items()]
     for name, provider in known_priors().items():
         try:
             named = named_prior(name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,10 @@ from invprob.observation import Observation
 from invprob.pipeline.check import by_chains, check, check_solver
 from invprob.pipeline.kept import Kept
 from invprob.pipeline.listener import SILENT, Listener
-from invprob.pipeline.model import Model, build_model, latent_frame
+from invprob.pipeline.model import MULTIPLE, Model, build_model, latent_frame
 from invprob.pipeline.prior import choose_strength
 from invprob.pipeline.stage import assemble, flux_variance, pick_solver, random_key, views
+from invprob.priors.stored import is_learned
 from invprob.result import Estimate, Samples, Status
 from invprob.units import is_surface_brightness
 
@@ -115,7 +114,8 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
         raise InputError(f"{without} of {len(observations)} stamps have no PSF: give one to all, or to none")
     frames = [latent_frame(o, config) for o in observations]
     reach = [max(f.border[axis][0] for f in frames) for axis in (0, 1)]
-    common = [replace(f, border=((0, 0), (0, 0))).pad_by(*reach) for f in frames]
+    multiple = MULTIPLE if is_learned(config.prior) else None
+    common = [f.cropped().pad_by(*reach, multiple=multiple) for f in frames]
     return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
 
 

@@ -15,6 +15,7 @@ SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Parts of the prior's power for which a Wiener filter is among what the network sees: bright and faint images."""
 LEVELS = tuple(np.geomspace(0.01, 0.5, 12))
 """Frequencies, cycles per pixel, at which the network is told the power of the noise."""
+LEAK = 0.02  # of a weight below zero, so that training can bring it back
 INPUTS, OUTPUTS = 3 + len(SHARES), 1 + len(SHARES)
 
 
@@ -93,7 +94,7 @@ class Denoiser(eqx.Module):
         filters = jnp.concatenate([*filters, (fainter - wiener) / size])
         seen = jnp.fft.irfft2(filters * modes, s=x.shape).transpose(1, 2, 0).astype(jnp.float32)
         out = self._any_size(jnp.arcsinh(seen), level(noise, x.shape).astype(jnp.float32))
-        residual = out[..., 0] + jnp.sum(out[..., 1:] * seen[..., 3:], axis=-1)
+        residual = out[..., 0] + jnp.sum(shares(out[..., 1:]) * seen[..., 3:], axis=-1)
         return jnp.fft.irfft2(size * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape)
 
     def size(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "ky kx"]:
@@ -106,6 +107,12 @@ class Denoiser(eqx.Module):
         ny, nx, _ = seen.shape
         more = [(0, -n % self.network.multiple) for n in (ny, nx)]
         return self.network(jnp.pad(seen, (*more, (0, 0)), mode="wrap"), level)[:ny, :nx]
+
+
+def shares(out: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+    """Weights of the filters, none far below zero and at most one in all, so that a denoiser never amplifies."""
+    out = jnp.where(out >= 0, out, LEAK * out)
+    return out / jnp.maximum(1, jnp.sum(jnp.abs(out), axis=-1, keepdims=True))
 
 
 def mean_over_modes(values: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, ""]:

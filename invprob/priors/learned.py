@@ -36,6 +36,8 @@ class Training:
         AB magnitude of one unit of flux; None where there is none.
     smallest, largest
         Standard deviations of white noise between which the denoiser was trained, in that unit.
+    widest
+        FWHM in pixels of the widest PSF that noise was coloured with.
     hash
         SHA-256 of the weights with their header; empty where they were not read from a file.
     card
@@ -49,6 +51,7 @@ class Training:
     zeropoint: float | None = None
     smallest: float = 1e-4
     largest: float = 10.0
+    widest: float = 50.0
     hash: str = ""
     card: Any = field(default=None, compare=False, hash=False)
 
@@ -67,6 +70,8 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         Shape of the image, ``(y, x)``; any.
     training
         What the denoiser was trained on.
+    flux
+        What one unit of the image is in the unit of `training`.
 
     References
     ----------
@@ -77,6 +82,7 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
     denoiser: Denoiser
     shape: tuple[int, int] = eqx.field(static=True)
     training: Training = eqx.field(static=True, default=Training())
+    flux: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
 
     @property
     def structure(self) -> Structure:
@@ -85,25 +91,28 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
     @property
     def gaussian(self) -> Gaussian:
         """The Gaussian prior of the same mean and power: this one, where the network is untrained."""
-        power = self.denoiser.power(self.shape, self.denoiser.mean.dtype)
-        return Gaussian(jnp.full(self.shape, self.denoiser.mean), Stationary(power, self.shape))
+        dtype = jnp.result_type(self.denoiser.mean, self.flux)
+        power = self.denoiser.power(self.shape, dtype) / self.flux**2
+        return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.flux, dtype), Stationary(power, self.shape))
 
     def matched(self) -> Gaussian:
         return self.gaussian
 
     def denoise(self, x: Float[Array, "y x"], sigma: Float[Array, ""] | float) -> Float[Array, "y x"]:
         """``E[x0 | x0 + sigma n = x]`` for white n."""
-        return self.denoiser(x, self._white(sigma, x.dtype))
+        return self.denoise_coloured(x, jnp.full(half_shape(self.shape), jnp.asarray(sigma, x.dtype) ** 2))
 
     def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
         """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid."""
-        return self.denoiser(x, noise)
+        flux = self.flux.astype(x.dtype)
+        return self.denoiser(flux * x, flux**2 * noise) / flux
 
     def denoised_draw(
         self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = 20
     ) -> Float[Array, "y x"]:
         """A draw of ``p(x0) N(x; x0, C)`` for stationary noise of the power spectrum C."""
-        return reverse(self.denoiser, key, x, noise, levels(steps))
+        flux = self.flux.astype(x.dtype)
+        return reverse(self.denoiser, key, flux * x, flux**2 * noise, levels(steps)) / flux
 
     def at(self, sigma: Float[Array, ""] | float) -> Blurred:
         """The prior of the image with white noise of this standard deviation, which has a score."""
@@ -112,10 +121,8 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
     def sample(self, key, steps: int = 50) -> Float[Array, "y x"]:
         """One draw of the prior, flux per pixel."""
         range_, dtype = self.training, self.denoiser.mean.dtype
-        return prior_draw(self.denoiser, key, self.shape, range_.largest, steps, range_.smallest, dtype)
-
-    def _white(self, sigma: Float[Array, ""] | float, dtype) -> Float[Array, "ky kx"]:
-        return jnp.full(half_shape(self.shape), jnp.asarray(sigma, dtype) ** 2)
+        drawn = prior_draw(self.denoiser, key, self.shape, range_.largest, steps, range_.smallest, dtype)
+        return drawn / self.flux.astype(dtype)
 
 
 class Blurred(HasScore):

@@ -20,6 +20,19 @@ from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.learned import DenoiserPrior, Training
 
 FORMAT = "invprob denoiser 1"
+ENDING = ".eqx"
+SHIPPED = {"galaxies": "galaxies as a space telescope sees them, learned from simulated ones; for --refine"}
+"""Learned priors that come with the package, and what they are."""
+
+
+def is_learned(name: str) -> bool:
+    """Whether a name is that of a learned prior: one that is shipped, or a file of weights."""
+    return name in SHIPPED or name.endswith(ENDING)
+
+
+def weights_of(name: str) -> Path:
+    """The file of a learned prior."""
+    return Path(__file__).parent / "weights" / f"{name}{ENDING}" if name in SHIPPED else Path(name)
 
 
 def save_denoiser(

@@ -60,7 +60,11 @@ def sparse_problem(prior: priors.AbstractPrior | None = None, key: Any = None, s
 
 
 def check_solver(
-    solver: AbstractSolver, post: Posterior | None = None, max_steps: int = 5000, best: PyTree | None = None
+    solver: AbstractSolver,
+    post: Posterior | None = None,
+    max_steps: int = 5000,
+    best: PyTree | None = None,
+    reference: Posterior | None = None,
 ) -> None:
     """Check that a solver reaches the known optimum of a small problem, by jit and vmap too, and its statuses.
 
@@ -75,6 +79,8 @@ def check_solver(
     best
         The optimum, up to a hundredth of the solver's ``rtol``; default: that of the dense normal equations of a
         linear-Gaussian posterior, and of `sparse_map` otherwise.
+    reference
+        A posterior with the same optimum and a density, for a prior that has none.
 
     Notes
     -----
@@ -82,15 +88,16 @@ def check_solver(
     ``rtol`` is that of a residual may be ten times as far from a sparse optimum as one whose ``rtol`` is a gap.
     """
     post = small_problem() if post is None else post
-    sharp = post.linear_gaussian() is None
+    known_by = post if reference is None else reference
+    sharp = known_by.linear_gaussian() is None
     if best is None:
-        best = sparse_map(post) if sharp else dense_map(post)
-    lowest = float(-post.log_prob(best))
+        best = sparse_map(known_by) if sharp else dense_map(known_by)
+    lowest = float(-known_by.log_prob(best))
     scale = 0.5 * float(post.likelihood.chi2(best)) + 0.5 * float(post.likelihood.num_data)
     allowed = (30 if sharp else 3) * max(solver.rtol, 1e3 * float(jnp.finfo(precision_of(best)).eps))
 
     def near(x, check):
-        gap = (float(-post.log_prob(x)) - lowest) / scale
+        gap = (float(-known_by.log_prob(x)) - lowest) / scale
         require(gap <= allowed, solver, check, f"relative gap {gap:.2g}, {allowed:.2g} is allowed")
 
     known = "the known optimum" if sharp else "the dense optimum"

@@ -7,7 +7,7 @@ from invprob.infer.solvers import ConjugateGradient, Wiener
 from invprob.testing import check_solver, small_problem
 
 from ..cases import SOLVERS
-from .problems import masked_problem, periodic_problem, psf
+from .problems import learned_problem, masked_problem, periodic_problem, psf
 
 PROBLEMS = {
     "wiener": periodic_problem,
@@ -15,10 +15,18 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+LEARNED = "plugplay"
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != LEARNED])
 def test_contract(name):
     make = SOLVERS[name][1]
     check_solver(make(), PROBLEMS[name]() if name in PROBLEMS else None)
+
+
+def test_contract_of_a_learned_prior():
+    post, gaussian = learned_problem(side=6)
+    check_solver(SOLVERS[LEARNED][1](), post, reference=gaussian)
 
 
 def test_contract_notices_a_solver_that_stops_too_early():

@@ -32,6 +32,9 @@ class Split(AbstractMarkov):
     ``P / (P + C) (1 - C H)`` of itself in a sweep; where there are no data, in masked pixels and the border, with
     ``P / (P + C)``, which mixes slowly.
 
+    The first half of the warm-up is annealed: the likelihood is to the power ``1 / t`` and the auxiliary image has the
+    covariance ``t C``, with t falling from ``hot`` to one. Of the draws none is.
+
     Parameters
     ----------
     num_warmup
@@ -42,6 +45,8 @@ class Split(AbstractMarkov):
         Largest eigenvalue of ``C H``.
     depth
         Power response of the operator, relative to the largest, below which C rises no more.
+    hot
+        First temperature t.
 
     References
     ----------
@@ -49,18 +54,20 @@ class Split(AbstractMarkov):
     20, 110 (exact auxiliary variables).
     """
 
-    num_warmup: int = 10
+    num_warmup: int = 20
     steps: int = 16
     share: float = 0.95
     depth: float = 1e-4
+    hot: float = 1e3
     name: ClassVar[str] = "split"
     bias: ClassVar[str] = "exact for an exact denoiser; off by what the network and the steps of its diffusion are"
 
     def __check_init__(self):
-        if self.num_warmup < 1 or self.steps < 2 or not 0 < self.share < 1 or not 0 < self.depth <= 1:
+        good = self.num_warmup >= 1 and self.steps >= 2 and self.hot >= 1
+        if not good or not 0 < self.share < 1 or not 0 < self.depth <= 1:
             raise UsageError(
-                "Split takes num_warmup of at least 1, steps of at least 2, share between 0 and 1 and depth up to 1, "
-                f"not {self.num_warmup}, {self.steps}, {self.share:g} and {self.depth:g}"
+                "Split takes num_warmup and hot of at least 1, steps of at least 2, share between 0 and 1 and depth up "
+                f"to 1, not {self.num_warmup}, {self.hot:g}, {self.steps}, {self.share:g} and {self.depth:g}"
             )
 
     def prepare(self, post: Posterior) -> Auxiliary:
@@ -73,8 +80,7 @@ class Split(AbstractMarkov):
         def one(key):
             away, draw = jax.random.split(key)
             x = jnp.asarray(mean, dtype)
-            u = problem.towards_data(x) + 2 * problem.scatter(away)
-            return Place(self._denoised(problem, draw, u), u)
+            return self._swept(problem, x, jnp.asarray(self.hot, dtype), away, draw)
 
         places = jax.vmap(one)(jax.random.split(key, num_chains))
         none = jnp.full(num_chains, jnp.nan, dtype)
@@ -82,10 +88,12 @@ class Split(AbstractMarkov):
         return Chains(places, None, jnp.zeros((), jnp.int32), info)
 
     def step(self, problem: Auxiliary, chains: Chains, key) -> Chains:
+        annealed = max(self.num_warmup // 2, 1)
+        left = jnp.maximum(0, 1 - (chains.step + 1).astype(problem.like.data.dtype) / annealed)
+        hot = self.hot**left
+
         def one(place, key):
-            away, draw = jax.random.split(key)
-            u = problem.towards_data(place.x) + problem.scatter(away)
-            return Place(self._denoised(problem, draw, u), u)
+            return self._swept(problem, place.x, hot, *jax.random.split(key))
 
         places = jax.vmap(one)(chains.position, jax.random.split(key, len(chains.info.accept)))
         cost = jnp.full(len(chains.info.accept), 2 * self.steps - 1, jnp.int32)
@@ -94,8 +102,10 @@ class Split(AbstractMarkov):
     def latent(self, problem: Auxiliary, position: Place) -> Float[Array, "y x"]:
         return position.x
 
-    def _denoised(self, problem: Auxiliary, key, u: Float[Array, "y x"]) -> Float[Array, "y x"]:
-        return problem.prior.denoised_draw(key, u, problem.covariance.power, self.steps)
+    def _swept(self, problem: Auxiliary, x: Float[Array, "y x"], t: Array, away, draw) -> Place:
+        """Both conditionals at the temperature t."""
+        u = problem.towards_data(x) + jnp.sqrt(t) * problem.scatter(away)
+        return Place(problem.prior.denoised_draw(draw, u, t * problem.covariance.power, self.steps), u)
 
 
 __all__ = ["Split"]

@@ -5,6 +5,7 @@ from invprob.infer.solvers.base import AbstractSolver, Metrics, State
 from invprob.infer.solvers.cg import ConjugateGradient
 from invprob.infer.solvers.newton import NewtonCG
 from invprob.infer.solvers.optax import Optax
+from invprob.infer.solvers.plugplay import PlugAndPlay
 from invprob.infer.solvers.primal_dual import PrimalDual
 from invprob.infer.solvers.proximal import ProximalGradient
 from invprob.infer.solvers.twogrid import TwoGrid
@@ -17,6 +18,7 @@ __all__ = [
     "Metrics",
     "NewtonCG",
     "Optax",
+    "PlugAndPlay",
     "PrimalDual",
     "ProximalGradient",
     "State",

@@ -1,0 +1,174 @@
+"""A learned prior for one observation: its grid, its units, and whether the image is of what it was trained on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from invprob.config import Config
+from invprob.errors import UsageError
+from invprob.observation import Frame
+from invprob.pipeline.listener import Listener
+from invprob.pipeline.model import Model
+from invprob.priors.denoiser import Denoiser
+from invprob.priors.learned import DenoiserPrior, Training
+from invprob.priors.stored import SHIPPED, load_denoiser, weights_of
+
+SLACK = 1.15  # by which a pixel scale may leave the range of the training set
+Cards = dict[str, tuple[Any, str]]
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: str, modified: int) -> tuple[Denoiser, Training]:
+    return load_denoiser(path)
+
+
+def load(name: str) -> tuple[Denoiser, Training]:
+    """Denoiser and training of a learned prior by name or file; read once.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be used.
+    """
+    path = weights_of(name)
+    return _loaded(str(path), path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def check_learned(config: Config) -> None:
+    """Refuse what a learned prior cannot do, before any file is read.
+
+    Raises
+    ------
+    UsageError
+        With what to do instead.
+    """
+    if config.prior not in SHIPPED and not weights_of(config.prior).is_file():
+        raise UsageError(
+            f"no prior is called {config.prior!r} and no such file is there; invprob train makes one, and "
+            f"{', '.join(SHIPPED)} is shipped"
+        )
+    wrong = None
+    if config.strength != "auto":
+        wrong = "has no strength: leave --strength out"
+    elif config.positive:
+        wrong = "is of galaxies, which are positive already, and cannot be cut off: leave --positive out"
+    elif config.sky == "fit":
+        wrong = "is that of the image alone: subtract the sky with --sky LEVEL instead of fitting it"
+    elif config.amplitude is not None:
+        wrong = "has no amplitude, scale and slope: leave them out"
+    elif config.approximates:
+        wrong = f"has no density, which method {config.method!r} needs: take --method map or sample"
+    if wrong:
+        raise UsageError(f"the learned prior {config.prior!r} {wrong}")
+
+
+def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior, Cards]:
+    """The prior on the latent grid and in the unit of the data, and what the header says of it.
+
+    Raises
+    ------
+    UsageError
+        When pixel scale or unit are not those of the training set, or not known.
+    """
+    denoiser, training = load(config.prior)
+    frame = model.frame
+    _check_scale(frame, training, config)
+    flux, known = _flux(frame, training, config)
+    prior = DenoiserPrior(denoiser, frame.shape, training, jnp.asarray(flux, model.dtype))
+    outside = tuple(_outside(model, training, flux))
+    cards: Cards = {
+        "PRIORSHA": (training.hash, "SHA-256 of the learned prior's weights"),
+        "PRIORUNI": (flux, f"one unit of flux in {training.unit} of the training set ({known})"),
+        "INRANGE": (not outside, "whether the image is like the training set"),
+    }
+    if training.target_fwhm is not None:
+        cards["TARGET"] = (training.target_fwhm, "[arcsec] FWHM of the PSF that SCI still has")
+    for i, line in enumerate(outside):
+        cards[f"RANGE{i + 1}"] = (line, "")
+    return prior, cards
+
+
+def warnings(cards: Cards) -> list[str]:
+    """What the user has to be told of a learned prior's cards."""
+    return [value for name, (value, _) in cards.items() if name.startswith("RANGE")]
+
+
+def _check_scale(frame: Frame, training: Training, config: Config) -> None:
+    if training.pixel_scales is None:
+        return
+    low, high = training.pixel_scales
+    if frame.pixel_scale is None:
+        raise UsageError(
+            f"prior {config.prior!r} is for pixels of {low:g} to {high:g} arcsec, and the file does not tell its own: "
+            "give it with --pixel-scale"
+        )
+    scale = frame.pixel_scale / frame.factor
+    if low / SLACK <= scale <= high * SLACK:
+        return
+    best = max(1, round(frame.pixel_scale / np.sqrt(low * high)))
+    hint = f"give --refine {best}"
+    if not low / SLACK <= frame.pixel_scale / best <= high * SLACK:
+        hint = "its pixels are too fine: bin them, or take another prior"
+    raise UsageError(
+        f"prior {config.prior!r} is for latent pixels of {low:g} to {high:g} arcsec, not {scale:.4g} (pixels of "
+        f"{frame.pixel_scale:.4g} in {frame.factor}): {hint}"
+    )
+
+
+def _flux(frame: Frame, training: Training, config: Config) -> tuple[float, str]:
+    """What one unit of flux of the data is in that of the training set, and how this is known."""
+    from invprob.units import is_surface_brightness
+
+    if is_surface_brightness(frame.unit):
+        raise UsageError(
+            f"prior {config.prior!r} needs fluxes of pixels, not the surface brightness {frame.unit!r}: multiply by "
+            "the area of a pixel"
+        )
+    if training.zeropoint is not None and frame.zeropoint is not None:
+        return 10 ** (-0.4 * (frame.zeropoint - training.zeropoint)), f"zero point {frame.zeropoint:.3f}"
+    if frame.unit and frame.unit == training.unit:
+        return 1.0, "taken to be the same"
+    known = f" of zero point {training.zeropoint:g}" if training.zeropoint is not None else ""
+    raise UsageError(
+        f"prior {config.prior!r} is for fluxes in {training.unit or 'its own unit'}{known}, and that of one unit of "
+        f"the image ({frame.unit or 'no unit'}) is not known: give its AB magnitude with --zeropoint"
+    )
+
+
+def _outside(model: Model, training: Training, flux: float):
+    """In what an image is unlike the training set."""
+    noise = float(model.unit) * flux
+    if not training.smallest <= noise <= training.largest:
+        yield (
+            f"the noise of a latent pixel, {noise:.3g} {training.unit}, is outside the {training.smallest:g} to "
+            f"{training.largest:g} that the prior was trained with"
+        )
+    if model.kernel is not None:
+        width = _fwhm(model.kernel)
+        if width > training.widest:
+            yield f"the PSF is {width:.0f} latent pixels wide, the prior was trained with at most {training.widest:.0f}"
+    brightest = _brightest(training)
+    if brightest is not None and training.zeropoint is not None:
+        total = model.mean_image() * np.prod([s.stop - s.start for s in model.frame.footprint]) * flux
+        limit = 10 ** (-0.4 * (brightest - training.zeropoint))
+        if total > 2 * limit:
+            magnitude = training.zeropoint - 2.5 * np.log10(total)
+            yield f"the image is of magnitude {magnitude:.1f}, the brightest galaxies of the training set {brightest:g}"
+
+
+def _brightest(training: Training) -> float | None:
+    card = training.card
+    simulated = card.get("simulated") if isinstance(card, dict) else None
+    return None if simulated is None else simulated["brightest"]
+
+
+def _fwhm(kernel: np.ndarray) -> float:
+    """Diameter in pixels of the part above half of the peak."""
+    return float(2 * np.sqrt((kernel > 0.5 * kernel.max()).sum() / np.pi))
+
+
+__all__ = ["check_learned", "learned_prior", "load", "warnings"]
