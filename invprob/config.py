@@ -83,6 +83,9 @@ class Config(BaseModel):
     chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
     num_warmup: int | None = Field(None, ge=1, description="steps of warm-up of a chain; default: the sampler's own")
     intervals: tuple[float, ...] = Field((), description="central intervals to write, per cent, from the draws")
+    fission_test: bool = Field(
+        False, description="whether half of the data predicts the other half, as a p-value; costs a second run of draws"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
     sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
     solver: str = Field("auto", description="'auto', or the name of a solver")

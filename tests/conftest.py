@@ -1,10 +1,15 @@
-"""Double precision everywhere, the development data, and what needs a GPU."""
+"""Double precision everywhere, compiled programs that are kept, the development data, and what needs a GPU."""
 
 import gc
 import os
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does; the processes of a test run share the cores
+
+# most of the time is spent on compiling the same small programs in every process and every run
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

@@ -87,6 +87,12 @@ def deconvolve(
     intervals: Annotated[
         str | None, typer.Option(help="Central intervals to write for each pixel, per cent: 68,95. From the draws.")
     ] = None,
+    fission_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--fission-test", help="Whether half of the data predicts the other half: p-values; twice the time."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws. Default: 0.")] = None,
     variance: Annotated[
         str | None,
@@ -177,8 +183,8 @@ def deconvolve(
             strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
             psf_error=psf_error, noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
             family=family, num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
-            intervals=_percentages(intervals), seed=seed, sky=_number_or_word("--sky", "none", "fit")(sky),
-            solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
+            intervals=_percentages(intervals), fission_test=fission_test, seed=seed,
+            sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
         ),
         dict(
             image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalise_psf=normalise_psf,
@@ -277,6 +283,11 @@ def _in_words(result: Estimate, out: Path) -> str:
             lines.append(f"  PSF: width times {middle:.3f} ({low:.3f} to {high:.3f})")
     elif "PRIORSTR" in cards:
         lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
+    elif "PRIORSHA" in cards:
+        target = f", on an image with a PSF of {cards['TARGET']:.3g} arcsec" if "TARGET" in cards else ""
+        lines.append(f"  prior: {cards['PRIOR']}, weights {cards['PRIORSHA'][:12]}{target}")
+        if not cards["INRANGE"]:
+            lines.append("  the image is unlike what the prior was trained on: see the warnings")
     if "FLOOR" in cards:
         lines.append(f"  no pixel below {cards['FLOOR']:.4g}; --floor 0 for strictly positive")
     if "RHAT" in cards:
@@ -289,6 +300,8 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"log evidence {cards['LAPEVID']:.1f} +- {cards['LAPERR']:.2g}"
         )  # fmt: skip
         lines.append(f"  k-hat of the draws {cards['KHAT']:.2f}, to be below {cards['KHATMAX']:.2f}; {bound}")
+    if "FISSION" in cards:
+        lines.append(f"  half of the data given the other half: p = {cards['FISSION']:.2g}")
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
     if "SKY" in cards:
         flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")

@@ -43,6 +43,9 @@ def check(config: Config) -> None:
         raise UsageError("method 'sample' needs num_samples of at least 1")
     if config.method == "map" and config.intervals:
         raise UsageError("intervals come from draws: give --method sample, vi or laplace")
+    if config.fission_test and (config.method != "sample" or config.samples_hyper):
+        given = "sampled hyperparameters" if config.samples_hyper else f"method {config.method!r}"
+        raise UsageError(f"fission_test goes with method 'sample' and a prior that is held fixed, not with {given}")
     _check_approximation(config)
     if config.solver not in ("auto", *NAMES):
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")

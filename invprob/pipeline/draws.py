@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from invprob.config import Config
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer.diagnostics import Quality
+from invprob.infer.predictive import predicted
 from invprob.infer.sample import SAMPLERS, as_sampler, sample
 from invprob.infer.samplers import AbstractMarkov
 from invprob.operators.base import total
@@ -23,6 +26,7 @@ from invprob.result import Samples
 SHOWN = 3  # reasons that are said; the header has all
 FEW = 100  # draws in the FITS file, where all are in a store: the error of an error is then 7 %
 NUM_CHAIN_DRAWS = 2000  # of all chains, where the configuration does not say
+NUM_FISSION = 100  # draws of a chain, or independent ones, that predict half of the data
 NUM_HYPER_DRAWS = 4000  # the same with hyperparameters, which mix more slowly than the image
 
 
@@ -69,6 +73,25 @@ def chains(target: Posterior | Hierarchy, config: Config, key, listener: Listene
         found, x=found.x["x"], latents=found.latents["x"], latent_std=found.latent_std["x"],
         hyper=found.latents["theta"],
     )  # fmt: skip
+
+
+def fission_cards(post: Posterior, config: Config, key, listener: Listener) -> Cards:
+    """p-values of one half of the data under the posterior of the other."""
+    sampler, _ = as_sampler(config.sampler, post, config.num_warmup)
+    listener.note("drawing from half of the data, to predict the other half")
+
+    def draw(half: Posterior, key):
+        one = isinstance(sampler, AbstractMarkov)
+        number = NUM_FISSION * (config.chains if one else 1)
+        found = sample(half, key, number, sampler, num_chains=config.chains, progress=listener.step)
+        return jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:])), found.latents)
+
+    found = predicted(post, key, draw)
+    return {
+        "FISSION": (found.p_value, "p of half of the data, predicted by the other half"),
+        "FISSCHI2": (found.chi2, "of its chi-square"),
+        "FISSSTRU": (found.structure, "of its structure as wide as the PSF"),
+    }
 
 
 def on_the_footprint(model: Model, found: Samples) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.observation import Frame
-from invprob.pipeline.listener import Listener
 from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
 from invprob.priors.learned import DenoiserPrior, Training

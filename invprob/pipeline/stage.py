@@ -24,7 +24,7 @@ from invprob.operators import Crop
 from invprob.operators.base import total
 from invprob.pipeline.approximate import approximate
 from invprob.pipeline.check import by_chains, check, check_method
-from invprob.pipeline.draws import chains, on_the_footprint, quality_cards
+from invprob.pipeline.draws import chains, fission_cards, on_the_footprint, quality_cards
 from invprob.pipeline.kept import Kept, prior_variances
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
@@ -102,7 +102,11 @@ def deconvolve(
         model = build_model(observation, config)
         check_method(model, config)
         strength = choose_strength(model, config, listener)
-        return _infer(observation, config, model, strength, listener, checkpoint)
+        found = _infer(observation, config, model, strength, listener, checkpoint)
+        if not config.fission_test or found.status is Status.INTERRUPTED:
+            return found
+        key = jax.random.fold_in(random_key(observation, config), 1)
+        return replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
 
 
 def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
@@ -169,7 +173,7 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
     # the images are held on the footprint alone
     sky = None if model.others is None else {"sky": found.latents["sky"]}
     found = replace(found, cards=cards, draws=on_the_footprint(model, found), latents=sky)
-    return _with_errors(found, post, observation, model, config)
+    return _with_evidence(_with_errors(found, post, observation, model, config), post, model)
 
 
 def _approximated(observation, config, model, strength, listener) -> Samples:
@@ -178,7 +182,12 @@ def _approximated(observation, config, model, strength, listener) -> Samples:
     best = _with_errors(
         replace(found, cards={**strength.cards, **found.cards}), strength.post, observation, model, config
     )
-    variance = float(_prior_variances(strength.post, model.dtype)["pixel"])
+    return _with_evidence(best, strength.post, model)
+
+
+def _with_evidence(best: Samples, post: Posterior, model: Model) -> Samples:
+    """With the map of evidence, where the variance of a pixel under the prior is known."""
+    variance = float(_prior_variances(post, model.dtype)["pixel"])
     if best.std is None or not np.isfinite(variance):
         return best
     return replace(best, evidence=1 - best.std**2 / variance)

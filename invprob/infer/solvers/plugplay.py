@@ -34,7 +34,7 @@ class Average(eqx.Module):
 
 
 class PlugAndPlay(AbstractSolver):
-    """Steps towards the data, in half-quadratic splitting with noise, and a denoiser after each; the mean of what comes.
+    """Half-quadratic splitting with noise: steps towards the data, a denoiser after each, and the mean of what comes.
 
     With an auxiliary image ``u ~ N(x, t C)``, C stationary and at most the inverse of ``H = A.T N^-1 A`` (see
     `invprob.infer.auxiliary`), a step is

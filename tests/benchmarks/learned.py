@@ -1,0 +1,238 @@
+"""How good the shipped learned prior is, as Markdown tables; minutes each on two cores.
+
+    python tests/benchmarks/learned.py denoise            # simulated galaxies that were held back
+    python tests/benchmarks/learned.py real               # real Hubble galaxies of ../shared/data
+    python tests/benchmarks/learned.py ground             # the ground simulations, beside the other priors
+    python tests/benchmarks/learned.py ground --method sample --draws 200
+    python tests/benchmarks/learned.py speed              # effective samples an hour
+    python tests/benchmarks/learned.py calibrate --cases 100 --truths prior
+    python tests/benchmarks/learned.py calibrate --cases 100 --truths simulator
+
+Errors are root mean squares. The Wiener filter beside is that of the prior's own power spectrum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ground_sims import DATA, Simulation, head, row
+
+import invprob
+from invprob.covariance import Diagonal
+from invprob.infer.find_map import find_map
+from invprob.infer.sample import sample
+from invprob.infer.samplers import Split
+from invprob.infer.solvers import ConjugateGradient
+from invprob.learn.galaxies import Population, stamps
+from invprob.pipeline.learned import load
+from invprob.pipeline.model import build_model
+from invprob.pipeline.prior import choose_strength
+from invprob.posterior import Posterior
+from invprob.priors import DenoiserPrior
+from invprob.shapes import adaptive_ellipticity, centroid
+
+LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of white noise, in median peaks
+HELD_BACK = 987_654  # seed of stamps that no recipe has
+HUBBLE = DATA.parent / "galaxies"
+OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
+
+
+def prior_of(name: str, shape: tuple[int, int]) -> DenoiserPrior:
+    """The learned prior for images of a shape."""
+    return DenoiserPrior(*reordered(load(name), shape))
+
+
+def reordered(found, shape):
+    denoiser, training = found
+    return denoiser, shape, training
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def denoise(args: argparse.Namespace) -> Iterator[str]:
+    """Errors on simulated galaxies, pooled and of the median galaxy, relative to the Wiener filter."""
+    images = stamps(Population(), args.number, 64, HELD_BACK)
+    images = images[images.max((1, 2)) > 0]
+    peak = float(np.median(images.max((1, 2))))
+    prior = prior_of(args.prior, (64, 64))
+    denoised = eqx.filter_jit(lambda x, s: prior.denoise(x, s))
+    filtered = eqx.filter_jit(lambda x, s: prior.denoiser.wiener(x, jnp.full((64, 33), s**2)))
+    yield head("noise / median peak", "noise", "error / Wiener, pooled", "error / Wiener, median galaxy", "worst tenth")
+    rng = np.random.default_rng(0)
+    for level in LEVELS:
+        s = level * peak
+        pairs = []
+        for image in images:
+            x = jnp.asarray(image + s * rng.standard_normal(image.shape), jnp.float32)
+            sigma = jnp.asarray(s, jnp.float32)
+            pairs.append([rms(np.asarray(f(x, sigma)) - image) for f in (denoised, filtered)])
+        ours, wiener = np.array(pairs).T
+        ratios = ours / wiener
+        yield row(f"{level:g}", f"{s:.3g}", f"{rms(ours) / rms(wiener):.3f}", f"{np.median(ratios):.3f}",
+                  f"{np.quantile(ratios, 0.9):.3f}")  # fmt: skip
+
+
+def real(args: argparse.Namespace) -> Iterator[str]:
+    """Errors on real galaxies to which noise was added, relative to the Wiener filter, without wrap-around."""
+    yield head("noise / peak", "error / Wiener, median galaxy", "worst tenth", "galaxies")
+    observations = [invprob.read_fits(path, psf="none") for path in sorted(HUBBLE.glob("*.fits"))[: args.number]]
+    config = invprob.Config.make(prior=args.prior, dtype="float32")
+    rng = np.random.default_rng(0)
+    for level in (0.1, 0.3, 1.0):
+        ratios = []
+        for obs in observations:
+            truth = np.where(obs.valid, obs.data, 0.0)
+            s = level * truth.max()
+            noisy = replace(obs, data=truth + s * rng.standard_normal(truth.shape), variance=np.full(truth.shape, s**2))
+            with jax.enable_x64(False):
+                model = build_model(noisy, config)
+                post = choose_strength(model, config).post
+                ours = find_map(post)
+                wiener = find_map(Posterior(post.likelihood, post.prior.gaussian), ConjugateGradient())
+                errors = [rms((np.asarray(model.cut.apply(e.x)) - truth)[obs.valid]) for e in (ours, wiener)]
+            ratios.append(errors[0] / errors[1])
+        yield row(f"{level:g}", f"{np.median(ratios):.3f}", f"{np.quantile(ratios, 0.9):.3f}", len(ratios))
+
+
+def ellipticity_error(image: np.ndarray, simulation: Simulation) -> float:
+    """Distance of the ellipticities of an image and of the truth, inside the mask."""
+    shapes = []
+    for light in (image, simulation.truth):
+        inside = np.where(simulation.inside, light, 0.0)
+        centre = centroid(inside)
+        shape = None if centre is None else adaptive_ellipticity(inside, centre, sigma=10.0, reach=30.0)
+        shapes.append(np.array([np.nan, np.nan] if shape is None else shape))
+    return float(np.hypot(*(shapes[0] - shapes[1])))
+
+
+def ground(args: argparse.Namespace) -> Iterator[str]:
+    """Scores of the ground simulations: relative error, flux and ellipticity inside the mask, chi-square."""
+    yield head("prior", "file", "relative error", "flux error, %", "ellipticity error", "chi-square / datum", "seconds")
+    cases = [(args.prior, False), *(OTHERS if args.others else ())]
+    for prior, positive in cases:
+        found = []
+        for path in sorted(DATA.glob("ground_*.fits")):
+            if args.files and path.stem.removeprefix("ground_") not in args.files:
+                continue
+            simulation = Simulation.read(path)
+            more = {"method": args.method, "num_samples": args.draws} if args.method == "sample" else {"num_samples": 0}
+            config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
+            begun = time.perf_counter()
+            result = invprob.deconvolve(invprob.read_fits(path, psf="[KERNEL]", dtype="float32"), config)
+            seconds = time.perf_counter() - begun
+            image = np.asarray(result.image, float)
+            one = (
+                simulation.relative_error(image), 100 * simulation.flux_error(image),
+                ellipticity_error(image, simulation), result.chi2 / result.num_data,
+            )  # fmt: skip
+            found.append(one)
+            name = f"{prior}{' positive' if positive else ''}"
+            yield row(name, simulation.name, *(f"{v:.3f}" for v in one), f"{seconds:.0f} ({result.status.name})")
+        error, flux, shape, chi2 = np.array(found).T
+        medians = (np.median(error), np.median(np.abs(flux)), np.median(shape), np.median(chi2))
+        yield row(name, "median", *(f"{v:.3f}" for v in medians), "")
+
+
+def blurred(prior: DenoiserPrior, key, side: int, snr: float, fwhm: float = 8.0) -> tuple[Posterior, np.ndarray]:
+    """A galaxy of the simulator behind a round PSF with white noise, of a total signal to noise, on a periodic grid."""
+    from invprob import likelihoods
+    from invprob.operators import CircularConvolve
+
+    seed = int(jax.random.randint(key, (), 0, 2**30))
+    single = replace(Population(), crowding=(0.0, 1.0), faintest=23.5)
+    truth = jnp.asarray(stamps(single, 1, side, seed)[0])
+    peak = np.unravel_index(int(truth.argmax()), truth.shape)
+    truth = jnp.roll(truth, tuple(side // 2 - int(n) for n in peak), (0, 1))
+    k = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    transfer = jnp.asarray(np.exp(-2 * (np.pi * k * fwhm / 2.3548) ** 2), jnp.float32)
+    operator = CircularConvolve(transfer, (side, side))
+    clean = operator(truth)
+    sigma = float(jnp.sqrt(jnp.sum(clean**2))) / snr
+    data = clean + sigma * jax.random.normal(jax.random.fold_in(key, 1), (side, side), jnp.float32)
+    noise = Diagonal(jnp.full((side, side), sigma**2, jnp.float32))
+    return Posterior(likelihoods.Gaussian(operator, data, noise), prior), np.asarray(truth)
+
+
+def speed(args: argparse.Namespace) -> Iterator[str]:
+    """Effective samples an hour at 64 x 64 behind a PSF of 8 pixels."""
+    prior = prior_of(args.prior, (64, 64))
+    from invprob.infer.mixing import bulk_ess as ess
+
+    yield head("S/N", "draws", "R-hat", "ESS an hour, total flux", "median pixel", "worst pixel", "seconds")
+    for snr in (20, 100, 500):
+        post, _ = blurred(prior, jax.random.key(3), 64, snr)
+        begun = time.perf_counter()
+        found = sample(post, jax.random.key(0), args.draws, Split(), num_chains=4)
+        seconds = time.perf_counter() - begun
+        draws = np.asarray(found.latents)
+        flux = ess(draws.sum((2, 3))[..., None])[0]
+        pixels = ess(draws.reshape(*draws.shape[:2], -1)[..., ::7])
+        rates = [f"{v * 3600 / seconds:.0f}" for v in (flux, np.median(pixels), pixels.min())]
+        yield row(snr, args.draws, f"{found.quality.worst_rhat:.3f}", *rates, f"{seconds:.0f}")
+
+
+def calibrated(args: argparse.Namespace) -> Iterator[str]:
+    """The card of the prior at 32 x 32: truths of the prior test the sampler, those of the simulator the network."""
+    from invprob.calibration import PureDraw, Thinned, calibrate
+
+    side = 32
+    prior = prior_of(args.prior, (side, side))
+    post, _ = blurred(prior, jax.random.key(3), side, 100.0, 6.0)
+    kinds = {"prior": None, "simulator": None, "disks": ("disk",), "bulges": ("bulge",)}
+    truths = None
+    if args.truths != "prior":
+        population = Population() if kinds[args.truths] is None else replace(Population(), kinds=kinds[args.truths])
+        truths = jnp.asarray(stamps(population, args.cases, side, HELD_BACK))
+    analysed = post
+    if args.control == "noise":
+        analysed = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v / 1.3)
+    if args.control == "psf":
+        analysed = eqx.tree_at(lambda p: p.likelihood.operator.otf, post, replace_fn=lambda t: t ** (1.05**2))
+    draw = PureDraw(Thinned(Split(), args.thin))
+    found = calibrate(post, draw, jax.random.key(args.seed), truths=truths, analysed=analysed, num_cases=args.cases,
+                      num_draws=args.draws)  # fmt: skip
+    if args.out:
+        Path(args.out).write_text(found.to_json())
+    yield f"passed: {found.passed}"
+    yield head("check", "p", "Holm")
+    yield from (row(c.name, f"{c.p_value:.3g}", f"{c.corrected:.3g}") for c in found.checks)
+    yield from (row(c.name, f"{c.level:g}", f"{100 * c.value:.1f}") for c in found.coverages)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {
+    "denoise": denoise, "real": real, "ground": ground, "speed": speed, "calibrate": calibrated,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--prior", default="galaxies", help="name or file of the learned prior")
+    parser.add_argument("--number", type=int, default=200, help="galaxies")
+    parser.add_argument("--method", default="map", choices=("map", "sample"))
+    parser.add_argument("--draws", type=int, default=200, help="draws of all chains, or of each case")
+    parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
+    parser.add_argument("--others", action="store_true", help="the other priors as well")
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--thin", type=int, default=2, help="sweeps from one draw to the next")
+    parser.add_argument("--truths", default="prior", choices=("prior", "simulator", "disks", "bulges"))
+    parser.add_argument("--control", default="none", choices=("none", "noise", "psf"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="calibration card to write")
+    args = parser.parse_args()
+    for line in PARTS[args.part](args):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

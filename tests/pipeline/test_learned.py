@@ -1,0 +1,194 @@
+"""Learned priors in the pipeline: by file and by name, in the data's units, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy.io import fits
+from typer.testing import CliRunner
+
+from invprob.cli import app
+from invprob.config import Config
+from invprob.covariance import dense_operator
+from invprob.errors import UsageError
+from invprob.infer.find_map import find_map
+from invprob.infer.solvers import ConjugateGradient
+from invprob.io.readback import read_provenance
+from invprob.observation import Frame
+from invprob.pipeline.learned import load
+from invprob.pipeline.model import build_model, enclosing
+from invprob.pipeline.prior import choose_strength, listing
+from invprob.pipeline.stage import deconvolve
+from invprob.posterior import Posterior
+from invprob.priors.denoiser import Spectrum, untrained
+from invprob.priors.learned import Training
+from invprob.priors.stored import SHIPPED, save_denoiser, weights_of
+from invprob.result import Samples
+from tests.small import SHAPE, observation, write_image
+
+from ..priors.test_learned import SMALL
+
+TRAINING = Training("small", (0.18, 0.22), 0.3, "electron/s", 25.0, card={"simulated": {"brightest": 15.0}})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    """An untrained prior in a file."""
+    k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
+    spectrum = Spectrum(k, jnp.log(1e4 * (1 + (k / 0.04) ** 2) ** -1.5))
+    path = tmp_path_factory.mktemp("weights") / "small.eqx"
+    save_denoiser(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, TRAINING, SMALL)
+    return str(path)
+
+
+def learned(weights, **fields) -> Config:
+    return Config.make(**{"prior": weights, **fields})
+
+
+def seen(**fields):
+    """The observation, in the unit of the training set."""
+    obs = observation(unit="electron/s")
+    return replace(obs, frame=replace(obs.frame, **fields))
+
+
+def test_the_best_image_is_that_of_the_gaussian_prior(weights):
+    """Untrained, and within a fraction of the error bar: the border, of which nothing is known, comes last."""
+    found = deconvolve(seen(), learned(weights, rtol=1e-3))
+    assert found.solver == "plugplay" and found.status.ok and found.std is None
+    with jax.enable_x64(True):
+        model = build_model(seen(), learned(weights))
+        post = choose_strength(model, learned(weights)).post
+        gaussian = Posterior(post.likelihood, post.prior.gaussian)
+        best = np.asarray(model.cut.apply(find_map(gaussian, ConjugateGradient(rtol=1e-12)).x))
+        std = np.asarray(model.cut.apply(dense_std(gaussian)))
+    away = np.asarray(found.image) - best
+    assert np.sqrt(np.mean((away / std) ** 2)) < 0.1
+    assert np.sqrt(np.mean(((away + 0.5) / std) ** 2)) > 0.1
+    assert found.cards["PRIORSHA"][0] == load(weights)[1].hash and found.cards["INRANGE"][0]
+    assert found.cards["TARGET"][0] == 0.3
+
+
+def dense_std(post: Posterior):
+    """Standard deviations of the pixels of a linear-Gaussian posterior."""
+    operator = np.asarray(dense_operator(post.likelihood.operator))
+    inverse = np.asarray(dense_operator(post.likelihood.noise.inv))
+    prior = np.asarray(dense_operator(post.prior.covariance.operator))
+    covariance = np.linalg.inv(operator.T @ inverse @ operator + np.linalg.inv(prior))
+    return np.sqrt(np.diag(covariance)).reshape(post.structure.shape)
+
+
+def test_the_unit_does_not_matter(weights):
+    """The same data in a unit a hundred times smaller, of a zero point five magnitudes fainter."""
+    config = learned(weights, max_steps=30)
+    one = deconvolve(seen(zeropoint=25.0), config)
+    obs = seen(zeropoint=30.0, unit="adu")
+    obs = replace(obs, data=100 * obs.data, variance=1e4 * obs.variance)
+    other = deconvolve(obs, config)
+    np.testing.assert_allclose(np.asarray(other.image), 100 * np.asarray(one.image), rtol=1e-4, atol=1e-3)
+    assert one.cards["PRIORUNI"][0] == 1 and other.cards["PRIORUNI"][0] == pytest.approx(0.01)
+
+
+def test_the_border_is_narrow_and_the_psf_whole(weights):
+    """No wrap-around and no lost light: the operator is that of the wide grid, dark beyond the narrow one."""
+    obs = observation(fwhm=4.0, size=35, unit="electron/s")
+    narrow, wide = build_model(obs, learned(weights)), build_model(obs, Config.make())
+    assert all(n % 8 == 0 for n in narrow.frame.shape)
+    assert np.prod(narrow.frame.shape) < 0.6 * np.prod(wide.frame.shape)
+    x = np.random.default_rng(0).normal(size=narrow.frame.shape)
+    (a, _), (b, _) = narrow.frame.border
+    (c, _), (d, _) = wide.frame.border
+    on_wide = np.zeros(wide.frame.shape)
+    on_wide[c - a : c - a + x.shape[0], d - b : d - b + x.shape[1]] = x
+    np.testing.assert_allclose(narrow.image.apply(jnp.asarray(x)), wide.image.apply(jnp.asarray(on_wide)), atol=1e-6)
+
+
+def test_the_light_within():
+    kernel = np.zeros((9, 9))
+    kernel[4, 4], kernel[4, 6], kernel[0, 0] = 0.8, 0.15, 0.05
+    assert [enclosing(kernel, share) for share in (0.8, 0.9, 0.95, 1.0)] == [0, 2, 2, 4]
+
+
+def test_draws_are_those_of_the_gaussian_prior(weights):
+    """Their mean and spread, with an untrained network; the map of evidence is that of the training set."""
+    found = deconvolve(seen(), learned(weights, method="sample", num_samples=400, chains=4))
+    assert isinstance(found, Samples) and found.solver == "split" and "denoiser" in found.bias
+    assert found.std is not None
+    with jax.enable_x64(True):
+        model = build_model(seen(), learned(weights))
+        post = choose_strength(model, learned(weights)).post
+        std = np.asarray(model.cut.apply(dense_std(Posterior(post.likelihood, post.prior.gaussian))))
+    # 400 draws, and few of them independent where the border is near
+    assert (found.std / std)[3:-3, 3:-3].mean() == pytest.approx(1, abs=0.06)
+    assert found.evidence is not None and 0 < np.median(found.evidence) < 1
+
+
+def test_by_the_command(weights, tmp_path):
+    image = write_image(tmp_path / "image.fits")
+    out = tmp_path / "out.fits"
+    result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", weights, "-o", str(out), "--json"])
+    assert result.exit_code in (0, 70), result.output
+    summary = json.loads(result.stdout)
+    assert summary["priorsha"] == load(weights)[1].hash and summary["inrange"]
+    with fits.open(out) as file:
+        assert file["SCI"].data.shape == SHAPE and np.isfinite(file["SCI"].data).all()
+    assert read_provenance(out)["config"]["prior"] == weights
+
+
+REFUSED = {
+    "scale": ({}, {"pixel_scale": 0.05}, r"for latent pixels of 0.18 to 0.22 arcsec, not 0.05 .*too fine"),
+    "refine": ({}, {"pixel_scale": 0.61}, r"not 0.61 .*give --refine 3"),
+    "no scale": ({}, {"pixel_scale": None}, "give it with --pixel-scale"),
+    "unit": ({}, {"unit": "adu"}, r"image \(adu\) is not known: give its AB magnitude with --zeropoint"),
+    "brightness": ({}, {"unit": "MJy/sr"}, "not the surface brightness"),
+    "strength": ({"strength": 2.0}, {}, "has no strength"),
+    "positive": ({"positive": True}, {}, "leave --positive out"),
+    "sky": ({"sky": "fit"}, {}, "subtract the sky with --sky"),
+    "by hand": ({"amplitude": 1.0, "scale": 0.1, "slope": 3.0}, {}, "has no amplitude"),
+    "vi": ({"method": "vi"}, {}, "has no density"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused(name, weights):
+    fields, frame, words = REFUSED[name]
+    with pytest.raises(UsageError, match=words):
+        deconvolve(seen(**frame), learned(weights, **fields))
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(UsageError, match=r"no such file.*galaxies is shipped"):
+        deconvolve(seen(), learned("nothing.eqx"))
+
+
+def test_what_is_unlike_the_training_set_is_said(weights):
+    """Light of magnitude 12 where the brightest galaxy had 15, and noise of a level never seen."""
+    obs = seen()
+    found = deconvolve(replace(obs, data=1e5 * obs.data, variance=1e10 * obs.variance), learned(weights, max_steps=3))
+    assert not found.cards["INRANGE"][0]
+    said = " ".join(str(value) for value, _ in found.cards.values())
+    assert "the noise of a latent pixel" in said and "the brightest galaxies of the training set 15" in said
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_ones_can_be_read(name):
+    _, training = load(name)
+    assert training.name == name and len(training.hash) == 64
+    assert weights_of(name).stat().st_size < 8e6
+    assert name in [entry["name"] for entry in listing()]
+
+
+def test_a_zero_point_is_read_from_unit_and_header(tmp_path):
+    from invprob.io.read import read_fits
+
+    path = write_image(tmp_path / "a.fits", unit="nJy")
+    assert read_fits(path).frame.zeropoint == pytest.approx(31.4, abs=0.01)
+    assert read_fits(path, zeropoint=27.0).frame.zeropoint == 27.0
+    path = write_image(tmp_path / "b.fits", unit="adu")
+    assert read_fits(path).frame.zeropoint is None
+    with fits.open(path, mode="update") as file:
+        file["SCI"].header["MAGZERO"] = 25.9
+    assert read_fits(path).frame.zeropoint == 25.9
+    assert Frame(SHAPE).zeropoint is None
