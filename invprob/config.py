@@ -86,6 +86,9 @@ class Config(BaseModel):
     fission_test: bool = Field(
         False, description="whether half of the data predicts the other half, as a p-value; costs a second run of draws"
     )
+    swap: str | None = Field(
+        None, description="another prior, whose image is compared with this one in units of the errors; costs its run"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
     sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
     solver: str = Field("auto", description="'auto', or the name of a solver")

@@ -61,6 +61,8 @@ class Estimate:
     evidence
         ``1 - variance / variance under the prior`` of each pixel: near one where the data say what is there, near zero
         (or, by the scatter of the draws, below) where the prior does. None where the prior has no variance.
+    swap
+        Image less that of another prior, in units of their errors; None where it was not asked for.
     evidence_starlet
         The same for the coefficients of the image in `invprob.operators.Starlet`, finest scale first and all that is
         smoother last: which structure the data know about, at which scale and where. With exact draws.
@@ -95,6 +97,7 @@ class Estimate:
     no_std: str = ""
     evidence: Float[np.ndarray, "y x"] | None = None
     evidence_starlet: Float[np.ndarray, "scale y x"] | None = None
+    swap: Float[np.ndarray, "y x"] | None = None
     parts: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     model: Float[np.ndarray, "Y X"] | None = None
     residual: Float[np.ndarray, "Y X"] | None = None

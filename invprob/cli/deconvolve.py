@@ -93,6 +93,10 @@ def deconvolve(
             "--fission-test", help="Whether half of the data predicts the other half: p-values; twice the time."
         ),
     ] = None,
+    swap: Annotated[
+        str | None,
+        typer.Option(help="Another prior (gaussian) to compare with: extension SWAP, the difference in errors."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws. Default: 0.")] = None,
     variance: Annotated[
         str | None,
@@ -183,8 +187,9 @@ def deconvolve(
             strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
             psf_error=psf_error, noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
             family=family, num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
-            intervals=_percentages(intervals), fission_test=fission_test, seed=seed,
-            sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver, rtol=rtol, max_steps=max_steps, dtype=dtype,
+            intervals=_percentages(intervals), fission_test=fission_test, swap=swap, seed=seed,
+            sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver, rtol=rtol, max_steps=max_steps,
+            dtype=dtype,
         ),
         dict(
             image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalise_psf=normalise_psf,
@@ -300,6 +305,11 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"log evidence {cards['LAPEVID']:.1f} +- {cards['LAPERR']:.2g}"
         )  # fmt: skip
         lines.append(f"  k-hat of the draws {cards['KHAT']:.2f}, to be below {cards['KHATMAX']:.2f}; {bound}")
+    if "SWAPPRI" in cards:
+        lines.append(
+            f"  differs from the image of prior {cards['SWAPPRI']} by {cards['SWAPRMS']:.2f} errors (rms), "
+            f"{cards['SWAPMAX']:.1f} at most"
+        )
     if "FISSION" in cards:
         lines.append(f"  half of the data given the other half: p = {cards['FISSION']:.2g}")
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from invprob.errors import CapabilityError, UsageError
@@ -23,9 +24,9 @@ from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.split import Split
 from invprob.infer.samplers.tfp import HMC, NUTS
-from invprob.operators.base import Structure
+from invprob.operators.base import Structure, vdot, zeros
 from invprob.posterior import Hierarchy, Posterior
-from invprob.priors.base import HasLogProb, HasScore, capabilities
+from invprob.priors.base import AbstractPrior, HasLogProb, HasScore, capabilities
 from invprob.result import Samples, Status
 
 SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
@@ -38,6 +39,7 @@ SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
     "split": lambda post, **settings: Split(**settings),
 }
 CHUNK = 16  # independent draws in one compiled call
+SCORE_RTOL = 1e-2  # between a score and the gradient of the log-density
 LEAST = 4  # draws of a chain that can be judged at all
 
 
@@ -178,6 +180,8 @@ def sample(
     if isinstance(sampler, AbstractIndependent):
         return _independent(post, sampler, reason, key, num_samples, view)
     assert isinstance(sampler, AbstractMarkov)
+    if isinstance(post, Posterior):
+        check_score(post.prior, post.likelihood.data.dtype)  # type: ignore[attr-defined]
     num_draws = -(-num_samples // num_chains)
     if num_draws < LEAST:
         raise UsageError(
@@ -186,6 +190,29 @@ def sample(
         )
     run = run_chains(post, sampler, key, num_chains, num_draws, view, progress=progress, checkpoint=checkpoint)
     return _judged(post, sampler, reason, run, Gate() if gate is None else gate)
+
+
+def check_score(prior: AbstractPrior, dtype) -> None:
+    """Refuse a prior whose own score is not the gradient of its log-density: a Metropolis test would be on a fake.
+
+    Raises
+    ------
+    CapabilityError
+        With both numbers, along one direction at one point.
+    """
+    if not isinstance(prior, HasLogProb) or type(prior).score is HasLogProb.score:
+        return
+    flat, unravel = ravel_pytree(zeros(prior.structure, dtype))
+    x, d = (unravel(jax.random.normal(key, flat.shape, dtype)) for key in jax.random.split(jax.random.key(0), 2))
+    x = prior.constrain(x)
+    said = float(vdot(prior.score(x), d))
+    found = float(jax.jvp(prior.log_prob, (x,), (d,))[1])
+    size = float(jnp.sqrt(vdot(prior.score(x), prior.score(x)) * vdot(d, d)))
+    if not abs(said - found) <= SCORE_RTOL * max(size, 1e-30):
+        raise CapabilityError(
+            f"the score of the {type(prior).__name__} prior is not the gradient of its log_prob: {said:.6g} and "
+            f"{found:.6g} along one direction; repair it, or leave log_prob out where there is no density"
+        )
 
 
 @eqx.filter_jit

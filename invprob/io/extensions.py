@@ -43,6 +43,9 @@ def image_extensions(
         out.append(hdu("EVIDENCE", result.evidence, latent, "float32", card))
     if result.evidence_starlet is not None:
         out.append(hdu("EVIDENCE_STARLET", result.evidence_starlet, latent, "float32", *_scale_cards(result)))
+    if result.swap is not None:
+        card = ("CONTENT", "(SCI - that of another prior) / error", "SWAPPRI in the primary header")
+        out.append(hdu("SWAP", result.swap, latent, "float32", card))
     if inpainted is not None:
         out.append(hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it")))
     if result.model is not None:

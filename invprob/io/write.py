@@ -198,7 +198,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
     if frame is not None:
         shape = tuple(frame.factor * n for n in frame.data_shape)
         draws = result.draws if isinstance(result, Samples) else None
-        latent = {name: getattr(result, name) for name in ("image", "std", "evidence", "inpainted")} | dict(
+        latent = {name: getattr(result, name) for name in ("image", "std", "evidence", "swap", "inpainted")} | dict(
             result.parts
         )
         if draws is not None:
@@ -215,7 +215,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
                 raise OutputError(
                     f"{path} was not written: {name} has shape {np.shape(array)}, the data {frame.data_shape}"
                 )
-    for name in ("image", "std", "evidence", "evidence_starlet", "model", "residual"):
+    for name in ("image", "std", "evidence", "evidence_starlet", "swap", "model", "residual"):
         array = getattr(result, name)
         if array is None:
             continue

@@ -46,11 +46,39 @@ def check(config: Config) -> None:
     if config.fission_test and (config.method != "sample" or config.samples_hyper):
         given = "sampled hyperparameters" if config.samples_hyper else f"method {config.method!r}"
         raise UsageError(f"fission_test goes with method 'sample' and a prior that is held fixed, not with {given}")
+    if config.swap is not None:
+        _check_swap(config)
     _check_approximation(config)
     if config.solver not in ("auto", *NAMES):
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
     if len({value is None for value in (config.amplitude, config.scale, config.slope)}) > 1:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
+
+
+def _check_swap(config: Config) -> None:
+    if config.swap == config.prior:
+        raise UsageError(f"swap {config.swap!r} is the prior of the run itself: name another one")
+    if config.swap != "gaussian" and config.method == "map":
+        raise UsageError(
+            f"swap needs errors to compare with, which method 'map' has with prior 'gaussian' alone: give --method "
+            f"sample, or --swap gaussian instead of {config.swap!r}"
+        )
+    if config.sky == "fit" and not (config.swap == config.prior == "gaussian"):
+        raise UsageError("swap compares two images of one sky: subtract it with --sky LEVEL")
+    check(swapped(config))
+
+
+def swapped(config: Config) -> Config:
+    """The configuration with the other prior, whose parameters are found from the data."""
+    changes: dict[str, object] = {
+        "prior": config.swap, "swap": None, "fission_test": False, "strength": "auto", "amplitude": None, "scale": None,
+        "slope": None, "sampler": "auto", "solver": "auto", "intervals": (), "noise_scale": 1.0, "psf_error": 0.0,
+    }  # fmt: skip
+    if config.swap == "gaussian":
+        changes |= {"method": "map", "num_samples": None, "positive": False}
+    elif config.swap is not None and is_learned(config.swap):
+        changes |= {"positive": False}
+    return config.model_copy(update=changes)
 
 
 def _check_approximation(config: Config) -> None:
@@ -126,4 +154,4 @@ def check_method(model: Model, config: Config) -> None:
         check_solver(model, config)
 
 
-__all__ = ["by_chains", "check", "check_method", "check_solver"]
+__all__ = ["by_chains", "check", "check_method", "check_solver", "swapped"]

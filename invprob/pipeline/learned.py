@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invprob.config import Config
-from invprob.errors import UsageError
+from invprob.errors import InputError, UsageError
 from invprob.observation import Frame
 from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
@@ -35,6 +36,42 @@ def load(name: str) -> tuple[Denoiser, Training]:
     """
     path = weights_of(name)
     return _loaded(str(path), path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def model_card(name: str) -> dict[str, Any]:
+    """What is known of a learned prior: its training set and range, and for a shipped one its scores and failures.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be used, or the card beside it is that of other weights.
+    """
+    training = load(name)[1]
+    facts = training.card if isinstance(training.card, dict) else {}
+    curve = facts.get("curve") or []
+    card: dict[str, Any] = {
+        "name": training.name,
+        "sha256": training.hash,
+        "range": {
+            "arcsec per pixel": training.pixel_scales,
+            "FWHM of the PSF of the image in arcsec": training.target_fwhm,
+            "unit": training.unit,
+            "zero point": training.zeropoint,
+            "noise of a pixel": (training.smallest, training.largest),
+            "widest PSF in pixels": training.widest,
+        },
+        "training set": {k: v for k, v in facts.items() if k not in ("curve", "recipe")},
+        "recipe": facts.get("recipe", {}),
+    }
+    if curve:
+        card["validation"] = dict(zip(("step", "loss", "of the Wiener filter"), curve[-1], strict=True))
+    beside = weights_of(name).with_suffix(".json")
+    if not beside.is_file():
+        return card
+    more = json.loads(beside.read_text())
+    if more.pop("sha256") != training.hash:
+        raise InputError(f"{beside} is the card of other weights than {weights_of(name).name}: measure them again")
+    return {**card, **more}
 
 
 def check_learned(config: Config) -> None:
@@ -170,4 +207,4 @@ def _fwhm(kernel: np.ndarray) -> float:
     return float(2 * np.sqrt((kernel > 0.5 * kernel.max()).sum() / np.pi))
 
 
-__all__ = ["check_learned", "learned_prior", "load", "warnings"]
+__all__ = ["check_learned", "learned_prior", "load", "model_card", "warnings"]

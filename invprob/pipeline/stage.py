@@ -23,7 +23,7 @@ from invprob.observation import Observation
 from invprob.operators import Crop
 from invprob.operators.base import total
 from invprob.pipeline.approximate import approximate
-from invprob.pipeline.check import by_chains, check, check_method
+from invprob.pipeline.check import by_chains, check, check_method, swapped
 from invprob.pipeline.draws import chains, fission_cards, on_the_footprint, quality_cards
 from invprob.pipeline.kept import Kept, prior_variances
 from invprob.pipeline.listener import SILENT, Listener
@@ -103,10 +103,27 @@ def deconvolve(
         check_method(model, config)
         strength = choose_strength(model, config, listener)
         found = _infer(observation, config, model, strength, listener, checkpoint)
-        if not config.fission_test or found.status is Status.INTERRUPTED:
+        if found.status is Status.INTERRUPTED:
             return found
-        key = jax.random.fold_in(random_key(observation, config), 1)
-        return replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
+        if config.fission_test:
+            key = jax.random.fold_in(random_key(observation, config), 1)
+            found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
+    if config.swap is None:
+        return found
+    listener.note(f"the same with prior {config.swap}")
+    return with_swap(found, deconvolve(observation, swapped(config), listener=listener), config.swap)
+
+
+def with_swap(found: Estimate | Samples, other: Estimate | Samples, name: str) -> Estimate | Samples:
+    """With the difference from the image of another prior, in units of both errors."""
+    errors = [np.asarray(e.std, float) for e in (found, other) if e.std is not None]
+    swap = (np.asarray(found.image, float) - np.asarray(other.image, float)) / np.sqrt(sum(e**2 for e in errors))
+    cards = {
+        "SWAPPRI": (name, "the other prior of SWAP"),
+        "SWAPRMS": (float(np.sqrt(np.mean(swap**2))), "root mean square of SWAP"),
+        "SWAPMAX": (float(np.abs(swap).max()), "largest absolute value of SWAP"),
+    }
+    return replace(found, swap=swap, cards={**found.cards, **cards})
 
 
 def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:

@@ -67,6 +67,8 @@ def deconvolve_many(
             f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
             f"prior without --positive (not prior {config.prior!r}, sampler {config.sampler!r})"
         )
+    if config.swap is not None or config.fission_test:
+        raise UsageError("swap and fission_test are for one image at a time: call deconvolve for each")
     if not observations:
         return []
     with jax.enable_x64(config.dtype == "float64"):

@@ -11,11 +11,11 @@ from invprob.covariance import Diagonal
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer import chains as chains_module
 from invprob.infer.mixing import mean_ess
-from invprob.infer.sample import as_sampler, sample
+from invprob.infer.sample import as_sampler, check_score, sample
 from invprob.infer.samplers import HMC, NUTS, ScaleMixture
 from invprob.posterior import Posterior
 from invprob.result import Status
-from invprob.testing import dense_posterior
+from invprob.testing import dense_posterior, small_problem
 
 from .dense_gibbs import dense_gibbs
 from .problems import masked_problem
@@ -246,3 +246,24 @@ def test_what_cannot_be_sampled_says_so():
         sample(positive, jax.random.key(0), 100, "gibbs")
     with pytest.raises(UsageError, match="target_accept between 0 and 1"):
         NUTS(target_accept=1.5)
+
+
+def test_a_fake_density_is_refused():
+    """A prior whose score is not the gradient of its log-density, as published learned priors have it."""
+
+    class Fake(priors.Gaussian):
+        def score(self, x):
+            return -1.5 * x
+
+    class Honest(priors.Gaussian):
+        def score(self, x):
+            return -x
+
+    like = small_problem(side=4).likelihood
+    for kind in (Fake, Honest):
+        prior = kind(jnp.zeros((6, 6)), Diagonal(jnp.ones((6, 6))))
+        if kind is Honest:
+            check_score(prior, jnp.zeros(()).dtype)
+            continue
+        with pytest.raises(CapabilityError, match="score of the Fake prior is not the gradient of its log_prob"):
+            sample(Posterior(like, prior), jax.random.key(0), 100, HMC())

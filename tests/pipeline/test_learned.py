@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,12 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.config import Config
 from invprob.covariance import dense_operator
-from invprob.errors import UsageError
+from invprob.errors import InputError, UsageError
 from invprob.infer.find_map import find_map
 from invprob.infer.solvers import ConjugateGradient
 from invprob.io.readback import read_provenance
 from invprob.observation import Frame
-from invprob.pipeline.learned import load
+from invprob.pipeline.learned import load, model_card
 from invprob.pipeline.model import build_model, enclosing
 from invprob.pipeline.prior import choose_strength, listing
 from invprob.pipeline.stage import deconvolve
@@ -192,3 +193,30 @@ def test_a_zero_point_is_read_from_unit_and_header(tmp_path):
         file["SCI"].header["MAGZERO"] = 25.9
     assert read_fits(path).frame.zeropoint == 25.9
     assert Frame(SHAPE).zeropoint is None
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_of_a_shipped_prior(name):
+    card = model_card(name)
+    assert card["sha256"] == load(name)[1].hash and card["range"]["zero point"] == 25.937
+    for section in ("scores", "calibration", "failures"):
+        assert card[section], section
+    shown = CliRunner().invoke(app, ["priors", name])
+    assert shown.exit_code == 0 and card["sha256"] in shown.stdout and "scores" in shown.stdout
+
+
+def test_the_card_of_a_file(weights):
+    shown = CliRunner().invoke(app, ["priors", weights, "--json"])
+    assert json.loads(shown.stdout)["range"]["zero point"] == 25.0
+    wrong = CliRunner().invoke(app, ["priors", "tv"])
+    assert wrong.exit_code == 64 and "'tv' is no learned prior; there are galaxies" in wrong.stderr
+
+
+def test_the_card_of_other_weights_is_refused(weights):
+    beside = Path(weights).with_suffix(".json")
+    beside.write_text(json.dumps({"sha256": "0" * 64}))
+    try:
+        with pytest.raises(InputError, match="card of other weights"):
+            model_card(weights)
+    finally:
+        beside.unlink()
