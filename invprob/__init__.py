@@ -21,6 +21,7 @@ _WHERE = {
     "field_hierarchy": "infer.hierarchies", "with_noise_scale": "infer.hierarchies",
     "with_psf_width": "infer.hierarchies",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
+    "in_white_coordinates": "infer.white",
     "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
     "fit_variational": "infer.variational", "laplace": "infer.laplace", "compare": "infer.compare",
     # results and the one door
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws
     from invprob.infer.variational import fit_variational
+    from invprob.infer.white import in_white_coordinates
     from invprob.io.read import read_fits
     from invprob.io.store import read_draws, write_draws
     from invprob.io.write import write_fits

@@ -31,6 +31,7 @@ from invprob.infer.solvers import (
     Wiener,
 )
 from invprob.priors.denoiser import Spectrum, untrained
+from invprob.priors.generator import Generator
 
 SHAPE = (6, 7)
 _SEEDS = itertools.count()
@@ -197,6 +198,16 @@ def denoiser(shape: tuple[int, int] = SHAPE) -> priors.DenoiserPrior:
     return priors.DenoiserPrior(network, shape)
 
 
+def generator() -> priors.GeneratorPrior:
+    """A prior of four numbers, whose flow does something."""
+    made = Generator(jax.random.key(next(_SEEDS)), size=8, code=4, channels=8, couplings=2, hidden=8, softness=0.3)
+    last = made.flow[0].second.weight
+    made = eqx.tree_at(
+        lambda g: g.flow[0].second.weight, made, 0.3 * jax.random.normal(jax.random.key(0), last.shape, last.dtype)
+    )
+    return priors.GeneratorPrior(made, (8, 8))
+
+
 PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     "Analysis": (
         priors.Analysis,
@@ -224,6 +235,7 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
         priors.LogNormal,
         lambda: priors.LogNormal(priors.Gaussian(fresh(1), cov.Diagonal(positive(1)))),
     ),
+    "GeneratorPrior": (priors.GeneratorPrior, generator),
     "LowerBound": (priors.LowerBound, lambda: priors.LowerBound(SHAPE)),
     "LowerBound, below zero": (priors.LowerBound, lambda: priors.LowerBound(SHAPE, -positive())),
     "LowerBound, sparse": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a learned prior: a denoiser of galaxies, for `invprob deconvolve --prior OUT`.
+    """Train a learned prior: a denoiser of galaxies, or a generator of them, for `invprob deconvolve --prior OUT`.
 
     Simulated galaxies need GalSim (the extra `train`). Stamps of a folder are taken with their noise, which is not
     learned. Ctrl-C keeps the state in OUT.state, and the same command goes on from it.
@@ -35,4 +36,5 @@ def train(
     found = run(settings, target, overwrite=overwrite, note=(lambda text: None) if quiet else say)
     if not quiet:
         last = found.curve[-1]
-        say(f"{target}: loss {last[1]:.4f} where the Wiener filter has {last[2]:.4f}, SHA-256 {found.training.hash}")
+        beside = f" where the Wiener filter has {last[2]:.4f}" if math.isfinite(last[2]) else ""
+        say(f"{target}: loss {last[1]:.4f}{beside}, SHA-256 {found.training.hash}")

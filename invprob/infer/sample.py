@@ -10,9 +10,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
+from invprob.covariance import white
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer.chains import ChainRun, Record, SampleProgress, put_every, run_chains, thinning
 from invprob.infer.choose import fits
@@ -24,7 +24,7 @@ from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.split import Split
 from invprob.infer.samplers.tfp import HMC, NUTS
-from invprob.operators.base import Structure, vdot, zeros
+from invprob.operators.base import Structure, vdot
 from invprob.posterior import Hierarchy, Posterior
 from invprob.priors.base import AbstractPrior, HasLogProb, HasScore, capabilities
 from invprob.result import Samples, Status
@@ -202,8 +202,7 @@ def check_score(prior: AbstractPrior, dtype) -> None:
     """
     if not isinstance(prior, HasLogProb) or type(prior).score is HasLogProb.score:
         return
-    flat, unravel = ravel_pytree(zeros(prior.structure, dtype))
-    x, d = (unravel(jax.random.normal(key, flat.shape, dtype)) for key in jax.random.split(jax.random.key(0), 2))
+    x, d = (white(key, prior.structure, dtype) for key in jax.random.split(jax.random.key(0), 2))
     x = prior.constrain(x)
     said = float(vdot(prior.score(x), d))
     found = float(jax.jvp(prior.log_prob, (x,), (d,))[1])

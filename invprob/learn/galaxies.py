@@ -45,6 +45,8 @@ class Population:
         Parts of the disks with star-forming knots, and with spiral arms.
     crowding
         Probabilities of 0, 1, 2, ... galaxies in a stamp.
+    centred
+        Whether the galaxies lie in the middle of a stamp, to a fraction of a pixel; else anywhere.
     lam_over_diam, obscuration, jitter, box
         Diffraction limit in arcsec, part of the diameter that is obscured, FWHM in arcsec of a Gaussian blur, and side
         in arcsec of the detector's pixel: together the target PSF. All zero: none.
@@ -63,6 +65,7 @@ class Population:
     knots: float = 0.5
     arms: float = 0.4
     crowding: tuple[float, ...] = (0.12, 0.68, 0.15, 0.05)
+    centred: bool = False
     lam_over_diam: float = 0.0699
     obscuration: float = 0.33
     jitter: float = 0.055
@@ -118,7 +121,10 @@ class Simulator:
         out = np.zeros((size, size), np.float32)
         for _ in range(number):
             place = self.random.integers(0, size, 2)
-            out += np.roll(_folded(self._drawn(self._galaxy(scale), scale), size), place, (0, 1))
+            image = self._drawn(self._galaxy(scale), scale)
+            if self.population.centred:
+                place = np.array([size // 2 - n // 2 for n in image.shape])
+            out += np.roll(_folded(image, size), place, (0, 1))
         return out
 
     def _galaxy(self, scale: float) -> Any:

@@ -49,6 +49,18 @@ class NetworkSettings(BaseModel):
         return values
 
 
+class GeneratorSettings(BaseModel):
+    """A generator instead of a denoiser; see `invprob.priors.generator.Generator`."""
+
+    model_config = _STRICT
+
+    code: int = Field(32, ge=2, le=1024, description="numbers that an image is made of")
+    channels: int = Field(48, ge=8, description="channels of the coarsest image")
+    couplings: int = Field(6, ge=0, description="couplings of the flow from white noise to the code")
+    hidden: int = Field(64, ge=1, description="hidden numbers of a coupling")
+    softness: float = Field(1e-3, gt=0, description="flux per pixel below which images are linear")
+
+
 class Recipe(BaseModel):
     """The training of a learned prior."""
 
@@ -59,6 +71,7 @@ class Recipe(BaseModel):
     simulated: SimulatedData | None = Field(None, description="train on simulated galaxies")
     stamps: FolderData | None = Field(None, description="train on stamps in a folder")
     network: NetworkSettings = NetworkSettings()  # type: ignore[call-arg]
+    generator: GeneratorSettings | None = Field(None, description="train a generator, not a denoiser")
     steps: int = Field(8000, ge=1, description="steps of the optimiser")
     batch: int = Field(16, ge=1, description="stamps in a step")
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
@@ -72,6 +85,10 @@ class Recipe(BaseModel):
     def _one_source(self):
         if (self.simulated is None) == (self.stamps is None):
             raise ValueError("should have either [simulated] or [stamps]")
+        if self.generator is not None:
+            if self.size % 8 or self.size // 8 & (self.size // 8 - 1):
+                raise ValueError("should have a size that is 8 times a power of two for a generator")
+            return self
         multiple = self.network.patch * 2 ** (len(self.network.channels) - 1)
         if self.size % multiple:
             raise ValueError(f"should have a size that is a multiple of {multiple} for this network")
@@ -91,4 +108,4 @@ class Recipe(BaseModel):
         return validated(cls, read_toml(Path(path)))
 
 
-__all__ = ["FolderData", "NetworkSettings", "Recipe", "SimulatedData"]
+__all__ = ["FolderData", "GeneratorSettings", "NetworkSettings", "Recipe", "SimulatedData"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,31 +16,62 @@ import numpy as np
 
 from invprob.files import check_writable
 from invprob.infer.loop import Checkpoint
+from invprob.learn import encoder, training
 from invprob.learn.data import training_data
 from invprob.learn.recipe import Recipe
-from invprob.learn.training import Schedule, advanced, first_state, measured_spectrum, validated
+from invprob.learn.training import Schedule, Stamps, measured_spectrum
 from invprob.priors.denoiser import Denoiser, untrained
+from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
-from invprob.priors.stored import save_denoiser
+from invprob.priors.stored import save_weights
 
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run gives: the denoiser, what it was trained on, and the validation curve.
+    """What a training run gives: the model, what it was trained on, and the validation curve.
 
     Parameters
     ----------
-    denoiser, training
-        With the moving average of the weights; the hash is that of the file.
+    model, training
+        The denoiser or generator with the moving average of the weights; the hash is that of the file.
     curve
-        For each look at the validation stamps: steps, loss, and the loss of the Wiener filter.
+        For each look at the validation stamps: steps, loss, and what it is compared with (the loss of the Wiener
+        filter; NaN for a generator).
     """
 
-    denoiser: Denoiser
+    model: Denoiser | Generator
     training: Training
     curve: tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, and how.
+
+    Parameters
+    ----------
+    state
+        The state before the first step, with a field ``step``.
+    advance
+        From a state to the next one and its loss.
+    look
+        From a state to the loss of the validation stamps and what it is compared with.
+    model
+        From a state to what is written.
+    architecture
+        Settings of the network.
+    fingerprint
+        Arrays and settings by which a checkpoint is known.
+    """
+
+    state: Any
+    advance: Callable[[Any], tuple[Any, Any]]
+    look: Callable[[Any], tuple[float, float]]
+    model: Callable[[Any], Denoiser | Generator]
+    architecture: dict[str, Any]
+    fingerprint: Any
 
 
 def train(
@@ -49,7 +81,7 @@ def train(
     overwrite: bool = False,
     note: Callable[[str], object] = lambda text: None,
 ) -> Trained:
-    """Train a denoiser and write its weights.
+    """Train a denoiser or a generator and write its weights.
 
     Parameters
     ----------
@@ -74,27 +106,62 @@ def train(
     """
     check_writable(out, overwrite)
     stamps, kept, about = training_data(recipe, note)
+    job = (_denoiser_job if recipe.generator is None else _generator_job)(recipe, stamps, kept)
+    blank = job.model(job.state)
+    weights = sum(a.size for a in jax.tree.leaves(eqx.filter(blank, eqx.is_array)))
+    note(f"a network of {weights} numbers, {recipe.steps} steps of {recipe.batch} stamps")
+    place = Path(f"{os.fspath(out)}.state")
+    state, curve = _trained(job, recipe, place, note)
+    card = {**about.card, "recipe": recipe.model_dump(), "curve": curve}
+    about, model = replace(about, card=card), job.model(state)
+    digest = save_weights(model, out, about, job.architecture, overwrite)
+    place.unlink(missing_ok=True)
+    return Trained(model, replace(about, hash=digest), tuple(curve))
+
+
+def _schedule(recipe: Recipe) -> Schedule:
+    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, recipe.white)
+
+
+def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
     spectrum, mean = measured_spectrum(stamps)
     architecture = recipe.network.model_dump()
     blank = untrained(jax.random.key(recipe.seed), spectrum, mean, **architecture)
-    weights = sum(a.size for a in jax.tree.leaves(eqx.filter(blank.network, eqx.is_array)))
-    note(f"a network of {weights} numbers, {recipe.steps} steps of {recipe.batch} stamps")
-    schedule = Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, recipe.white)
-    place = Path(f"{os.fspath(out)}.state")
-    denoiser, curve = _trained(blank, stamps, kept, schedule, recipe, place, note)
-    card = {**about.card, "recipe": recipe.model_dump(), "curve": curve}
-    about = replace(about, card=card)
-    digest = save_denoiser(denoiser, out, about, architecture, overwrite)
-    place.unlink(missing_ok=True)
-    return Trained(denoiser, replace(about, hash=digest), tuple(curve))
+    schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
+
+    def model(state: Any) -> Denoiser:
+        return eqx.tree_at(lambda d: d.network, blank, state.average)
+
+    def look(state: Any) -> tuple[float, float]:
+        found = training.validated(model(state), kept, recipe.white, jax.random.key(recipe.seed + 2))
+        return float(found[0]), float(found[1])
+
+    return Job(
+        training.first_state(blank, schedule), lambda state: training.advanced((blank, stamps, key), state, schedule),
+        look, model, architecture, (blank, stamps, schedule),
+    )  # fmt: skip
 
 
-def _trained(blank, stamps, kept, schedule: Schedule, recipe: Recipe, place: Path, note):
+def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
+    assert recipe.generator is not None
+    architecture = {"size": recipe.size, **recipe.generator.model_dump()}
+    blank = encoder.Autoencoder(jax.random.key(recipe.seed), **architecture)
+    schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
+
+    def look(state: Any) -> tuple[float, float]:
+        return float(encoder.validated(state.average, kept.images, jax.random.key(recipe.seed + 2))), float("nan")
+
+    return Job(
+        encoder.first_state(blank, schedule), lambda state: encoder.advanced(stamps, key, state, schedule), look,
+        lambda state: state.average.generator, architecture, (blank, stamps, schedule),
+    )  # fmt: skip
+
+
+def _trained(job: Job, recipe: Recipe, place: Path, note):
     """The loop: steps, looks at the validation stamps, lines and checkpoints."""
-    keep = Checkpoint(place, (blank, stamps, schedule), "training")
-    key, looks = jax.random.key(recipe.seed + 1), -(-recipe.steps // recipe.every)
-    curve = jnp.full((looks, 3), jnp.nan)
-    state, curve = keep.load((first_state(blank, schedule), curve))
+    keep = Checkpoint(place, job.fingerprint, "training")
+    looks = -(-recipe.steps // recipe.every)
+    state, curve = keep.load((job.state, jnp.full((looks, 3), jnp.nan)))
     step, curve = int(state.step), np.array(curve)
     if step:
         note(f"going on from step {step}")
@@ -102,16 +169,17 @@ def _trained(blank, stamps, kept, schedule: Schedule, recipe: Recipe, place: Pat
     recent = []
     try:
         while step < recipe.steps:
-            state, losses = advanced((blank, stamps, key), state, schedule)
+            state, losses = job.advance(state)
             step += 1
             recent.append(losses)
             now = time.monotonic()
             if step % recipe.every == 0 or step == recipe.steps:
-                found = validated(_average(blank, state), kept, recipe.white, jax.random.key(recipe.seed + 2))
+                found = job.look(state)
                 curve[(step - 1) // recipe.every] = (step, *found)
-                note(f"step {step:6d}  validation loss {found[0]:.4f}  Wiener filter {found[1]:.4f}")
+                beside = f"  Wiener filter {found[1]:.4f}" if np.isfinite(found[1]) else ""
+                note(f"step {step:6d}  validation loss {found[0]:.4f}{beside}")
             if now - said > LINE_SECONDS:
-                mean = np.mean(np.asarray(recent), axis=0)
+                mean = np.mean(np.asarray(recent).reshape(len(recent), -1), axis=0)
                 note(f"step {step:6d} of {recipe.steps}  loss {mean[0]:.4f}  {now - begun:6.0f} s")
                 recent, said = [], now
             if now - saved > CHECKPOINT_SECONDS:
@@ -121,11 +189,7 @@ def _trained(blank, stamps, kept, schedule: Schedule, recipe: Recipe, place: Pat
         keep.save((state, jnp.asarray(curve)))
         stop.state = place  # type: ignore[attr-defined]
         raise
-    return _average(blank, state), [(int(a), float(b), float(c)) for a, b, c in curve]
-
-
-def _average(blank: Denoiser, state) -> Denoiser:
-    return eqx.tree_at(lambda d: d.network, blank, state.average)
+    return state, [(int(a), float(b), float(c)) for a, b, c in curve]
 
 
 __all__ = ["Trained", "train"]

@@ -197,13 +197,18 @@ def first_state(denoiser: Denoiser, settings: Schedule) -> State:
     return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
 
 
+def turned(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
+    """An image in one of eight orientations."""
+    which = jax.random.randint(key, (3,), 0, 2)
+    image = jnp.where(which[0], image[::-1], image)
+    image = jnp.where(which[1], image[:, ::-1], image)
+    return jnp.where(which[2], image.T, image)
+
+
 def augmented(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
     """An image in one of eight orientations, anywhere on its periodic grid."""
     turn, place = jax.random.split(key)
-    which = jax.random.randint(turn, (3,), 0, 2)
-    image = jnp.where(which[0], image[::-1], image)
-    image = jnp.where(which[1], image[:, ::-1], image)
-    image = jnp.where(which[2], image.T, image)
+    image = turned(image, turn)
     return jnp.roll(image, jax.random.randint(place, (2,), 0, image.shape[0]), (0, 1))
 
 

@@ -14,20 +14,21 @@ from invprob.errors import InputError, UsageError
 from invprob.observation import Frame
 from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
+from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
-from invprob.priors.stored import SHIPPED, load_denoiser, weights_of
+from invprob.priors.stored import SHIPPED, as_prior, load_weights, weights_of
 
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
 Cards = dict[str, tuple[Any, str]]
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str, modified: int) -> tuple[Denoiser, Training]:
-    return load_denoiser(path)
+def _loaded(path: str, modified: int) -> tuple[Denoiser | Generator, Training]:
+    return load_weights(path)
 
 
-def load(name: str) -> tuple[Denoiser, Training]:
-    """Denoiser and training of a learned prior by name or file; read once.
+def load(name: str) -> tuple[Denoiser | Generator, Training]:
+    """Model and training of a learned prior by name or file; read once.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def check_learned(config: Config) -> None:
         raise UsageError(f"the learned prior {config.prior!r} {wrong}")
 
 
-def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior, Cards]:
+def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | GeneratorPrior, Cards]:
     """The prior on the latent grid and in the unit of the data, and what the header says of it.
 
     Raises
@@ -110,11 +111,13 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior, Cards]:
     UsageError
         When pixel scale or unit are not those of the training set, or not known.
     """
-    denoiser, training = load(config.prior)
+    network, training = load(config.prior)
     frame = model.frame
+    if isinstance(network, Generator):
+        _check_generator(network, frame, config)
     _check_scale(frame, training, config)
     flux, known = _flux(frame, training, config)
-    prior = DenoiserPrior(denoiser, frame.shape, training, jnp.asarray(flux, model.dtype))
+    prior = as_prior(network, frame.shape, training, jnp.asarray(flux, model.dtype))
     outside = tuple(_outside(model, training, flux))
     cards: Cards = {
         "PRIORSHA": (training.hash, "SHA-256 of the learned prior's weights"),
@@ -126,6 +129,19 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior, Cards]:
     for i, line in enumerate(outside):
         cards[f"RANGE{i + 1}"] = (line, "")
     return prior, cards
+
+
+def _check_generator(generator: Generator, frame: Frame, config: Config) -> None:
+    if config.method != "map":
+        raise UsageError(
+            f"prior {config.prior!r} is a generator, which has no density of the image: take --method map, or in "
+            "Python sample in_white_coordinates(post)"
+        )
+    if min(frame.shape) < generator.size:
+        raise UsageError(
+            f"prior {config.prior!r} makes images of {generator.size} latent pixels on a side, the grid has "
+            f"{frame.shape[0]} x {frame.shape[1]}: give a larger image, or a finer grid with --refine"
+        )
 
 
 def warnings(cards: Cards) -> list[str]:

@@ -17,6 +17,7 @@ from invprob.priors.base import (
 )
 from invprob.priors.constrained import LowerBound, Positive
 from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, flat
+from invprob.priors.generator import GeneratorPrior
 from invprob.priors.learned import Blurred, DenoiserPrior
 from invprob.priors.lognormal import LogNormal
 from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
@@ -34,6 +35,7 @@ __all__ = [
     "FromTFP",
     "Gaussian",
     "GaussianField",
+    "GeneratorPrior",
     "GroupNorm",
     "HasColouredDenoiser",
     "HasDenoiser",

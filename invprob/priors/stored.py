@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from invprob.errors import InputError
 from invprob.files import atomic_write
 from invprob.priors.denoiser import Denoiser, Spectrum, untrained
+from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
 
-FORMAT = "invprob denoiser 1"
+FORMATS = {"invprob denoiser 1": Denoiser, "invprob generator 1": Generator}
 ENDING = ".eqx"
 SHIPPED = {"galaxies": "galaxies as a space telescope sees them, learned from simulated ones; for --refine"}
 """Learned priors that come with the package, and what they are."""
@@ -35,22 +36,22 @@ def weights_of(name: str) -> Path:
     return Path(__file__).parent / "weights" / f"{name}{ENDING}" if name in SHIPPED else Path(name)
 
 
-def save_denoiser(
-    denoiser: Denoiser, path: str | os.PathLike[str], training: Training, architecture: dict[str, Any],
+def save_weights(
+    model: Denoiser | Generator, path: str | os.PathLike[str], training: Training, architecture: dict[str, Any],
     overwrite: bool = False,
 ) -> str:  # fmt: skip
-    """Write a denoiser with what it was trained on.
+    """Write a denoiser or a generator with what it was trained on.
 
     Parameters
     ----------
-    denoiser
-        Wiener filter and network.
+    model
+        The denoiser (Wiener filter and network), or the generator.
     path
         File to write.
     training
         What it was trained on; its hash is left out, and is that of what is written.
     architecture
-        Settings of the network, as `invprob.priors.denoiser.untrained` takes them.
+        Settings of the network, as `invprob.priors.denoiser.untrained` or `Generator` takes them.
     overwrite
         Whether a file that exists may be replaced.
 
@@ -65,10 +66,13 @@ def save_denoiser(
         When the file exists or cannot be written.
     """
     arrays = io.BytesIO()
-    single = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, denoiser)
+    single = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_inexact_array(a) else a, model)
     eqx.tree_serialise_leaves(arrays, single)
     facts = {k: v for k, v in dataclasses.asdict(training).items() if k != "hash"}
-    header = {"format": FORMAT, "knots": len(denoiser.spectrum.frequency), "network": architecture, "training": facts}
+    kind = next(name for name, type_ in FORMATS.items() if isinstance(model, type_))
+    header: dict[str, Any] = {"format": kind, "network": architecture, "training": facts}
+    if isinstance(model, Denoiser):
+        header["knots"] = len(model.spectrum.frequency)
     body = json.dumps(header, sort_keys=True).encode() + b"\n" + arrays.getvalue()
     digest = hashlib.sha256(body).hexdigest()
     with atomic_write(path, overwrite) as stream:
@@ -76,8 +80,8 @@ def save_denoiser(
     return digest
 
 
-def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, Training]:
-    """The denoiser of a file of `save_denoiser`, and what it was trained on; the hash of the file is checked.
+def load_weights(path: str | os.PathLike[str]) -> tuple[Denoiser | Generator, Training]:
+    """The model of a file of `save_weights`, and what it was trained on; the hash of the file is checked.
 
     Raises
     ------
@@ -92,27 +96,42 @@ def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, Training]:
     head, _, arrays = body.partition(b"\n")
     try:
         header = json.loads(head)
-        known = header["format"] == FORMAT
+        known = header["format"] in FORMATS
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
         raise InputError(f"{path}: not weights of a learned prior; a file of invprob train is needed")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise InputError(f"{path}: damaged, its content does not have the hash it says; copy or train it again")
-    knots = jnp.zeros(header["knots"], jnp.float32)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()}
-    blank = eqx.filter_eval_shape(untrained, jax.random.key(0), Spectrum(knots, knots), 0.0, **settings)
     try:
-        denoiser = eqx.tree_deserialise_leaves(io.BytesIO(arrays), blank)
+        model = eqx.tree_deserialise_leaves(io.BytesIO(arrays), _blank(header))
     except (RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the arrays do not fit the header ({error}); train it again") from None
     facts = header["training"]
     if facts["pixel_scales"] is not None:
         facts["pixel_scales"] = tuple(facts["pixel_scales"])
-    return denoiser, Training(**facts, hash=digest.decode())
+    return model, Training(**facts, hash=digest.decode())
 
 
-def learned_prior(path: str | os.PathLike[str], shape: tuple[int, int]) -> DenoiserPrior:
+def _blank(header: dict[str, Any]) -> Any:
+    """The shapes of the arrays of a file."""
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in header["network"].items()}
+    key = jax.random.key(0)
+    if FORMATS[header["format"]] is Generator:
+        return eqx.filter_eval_shape(Generator, key, **settings)
+    knots = jnp.zeros(header["knots"], jnp.float32)
+    return eqx.filter_eval_shape(untrained, key, Spectrum(knots, knots), 0.0, **settings)
+
+
+def as_prior(
+    model: Denoiser | Generator, shape: tuple[int, int], training: Training, flux: Any = 1.0
+) -> DenoiserPrior | GeneratorPrior:
+    """The prior of a model for images of a shape, one unit of which is ``flux`` of that of the training set."""
+    kind = GeneratorPrior if isinstance(model, Generator) else DenoiserPrior
+    return kind(model, shape, training, jnp.asarray(flux))  # type: ignore[arg-type]
+
+
+def learned_prior(path: str | os.PathLike[str], shape: tuple[int, int]) -> DenoiserPrior | GeneratorPrior:
     """The learned prior of a file, for images of a shape.
 
     Raises
@@ -120,8 +139,8 @@ def learned_prior(path: str | os.PathLike[str], shape: tuple[int, int]) -> Denoi
     InputError
         For a file that cannot be used.
     """
-    denoiser, training = load_denoiser(path)
-    return DenoiserPrior(denoiser, shape, training)
+    model, training = load_weights(path)
+    return as_prior(model, shape, training)
 
 
-__all__ = ["learned_prior", "load_denoiser", "save_denoiser"]
+__all__ = ["SHIPPED", "as_prior", "is_learned", "learned_prior", "load_weights", "save_weights", "weights_of"]

@@ -9,13 +9,15 @@ from typer.testing import CliRunner
 
 from invprob.cli import app
 from invprob.errors import InputError, UsageError
+from invprob.learn import encoder
 from invprob.learn import run as run_module
-from invprob.learn.galaxies import Population
+from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
 from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
 from invprob.priors.denoiser import untrained
-from invprob.priors.stored import load_denoiser
+from invprob.priors.generator import Generator
+from invprob.priors.stored import learned_prior, load_weights
 
 from ..priors.test_learned import SMALL
 
@@ -121,19 +123,19 @@ def test_a_run_from_recipe_to_weights(recipe, tmp_path):
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
     lines = []
     found = train(recipe, tmp_path / "a.eqx", note=lines.append)
-    denoiser, about = load_denoiser(tmp_path / "a.eqx")
+    denoiser, about = load_weights(tmp_path / "a.eqx")
     assert about.hash == found.training.hash and about.pixel_scales == Population().pixel_scales
     assert 0.08 < about.target_fwhm < 0.13
     assert [int(step) for step, *_ in found.curve] == [8, 16, 24] and about.card["recipe"]["steps"] == 24
     assert any("validation loss" in line for line in lines)
     assert not (tmp_path / "a.eqx.state").exists()
-    assert jax.tree.structure(denoiser) == jax.tree.structure(found.denoiser)
+    assert jax.tree.structure(denoiser) == jax.tree.structure(found.model)
 
 
 def test_an_interrupted_run_goes_on_with_the_same_numbers(recipe, tmp_path, monkeypatch):
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
     whole = train(recipe, tmp_path / "whole.eqx")
-    step, calls = run_module.advanced, []
+    step, calls = run_module.training.advanced, []
 
     def stopped(*args):
         calls.append(0)
@@ -141,11 +143,11 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(recipe, tmp_path, monk
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(run_module, "advanced", stopped)
+    monkeypatch.setattr(run_module.training, "advanced", stopped)
     with pytest.raises(KeyboardInterrupt) as stop:
         train(recipe, tmp_path / "cut.eqx")
     assert stop.value.state.is_file() and not (tmp_path / "cut.eqx").exists()
-    monkeypatch.setattr(run_module, "advanced", step)
+    monkeypatch.setattr(run_module.training, "advanced", step)
     again = train(recipe, tmp_path / "cut.eqx")
     assert again.training.hash == whole.training.hash
 
@@ -197,4 +199,71 @@ def test_the_command(tmp_path, monkeypatch):
         assert done.exit_code == code and len(lines) == 1 and words in lines[0], done.stderr
     done = CliRunner().invoke(app, ["train", "r.toml"])
     assert done.exit_code == 0, done.stderr
-    assert load_denoiser("small.eqx")[1].hash in done.stderr and not (tmp_path / "small.eqx.state").exists()
+    assert load_weights("small.eqx")[1].hash in done.stderr and not (tmp_path / "small.eqx.state").exists()
+
+
+GENERATOR = """
+name = "made"
+size = 16
+steps = 60
+batch = 8
+validation = 16
+every = 20
+learning_rate = 3e-3
+[simulated]
+number = 64
+population = { crowding = [0.0, 1.0], centred = true, faintest = 23.0 }
+[generator]
+code = 4
+channels = 8
+couplings = 2
+hidden = 8
+"""
+
+
+def test_a_generator_by_the_command(tmp_path, monkeypatch):
+    """Trained by the same command, with a loss that falls; a prior of images afterwards."""
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.toml").write_text(GENERATOR)
+    done = CliRunner().invoke(app, ["train", "made.toml"])
+    assert done.exit_code == 0, done.output
+    model, about = load_weights("made.eqx")
+    assert isinstance(model, Generator) and model.code == 4
+    curve = [row[1] for row in about.card["curve"]]
+    assert curve[-1] < curve[0] - 0.2
+    prior = learned_prior("made.eqx", (20, 20))
+    assert prior.sample(jax.random.key(0)).shape == (20, 20)
+
+
+def test_a_generator_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    recipe = Recipe.from_toml(_written(tmp_path / "g.toml", GENERATOR))
+    whole = train(recipe, tmp_path / "whole.eqx")
+    step, calls = encoder.advanced, iter(range(10**6))
+
+    def stopped(*args):
+        if next(calls) == 30:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(encoder, "advanced", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts.eqx")
+    monkeypatch.setattr(encoder, "advanced", step)
+    assert train(recipe, tmp_path / "parts.eqx").training.hash == whole.training.hash
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_galaxies_in_the_middle():
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    one = {"crowding": (0.0, 1.0), "faintest": 22.0}
+    middle, anywhere = (stamps(Population(**one, centred=c), 6, 32, 0) for c in (True, False))
+    for image in middle:
+        y, x = np.indices(image.shape)
+        assert abs((y * image).sum() / image.sum() - 16) < 3 and abs((x * image).sum() / image.sum() - 16) < 3
+    assert max(np.hypot(*(np.array(np.unravel_index(a.argmax(), a.shape)) - 16)) for a in anywhere) > 6

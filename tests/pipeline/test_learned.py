@@ -26,7 +26,7 @@ from invprob.pipeline.stage import deconvolve
 from invprob.posterior import Posterior
 from invprob.priors.denoiser import Spectrum, untrained
 from invprob.priors.learned import Training
-from invprob.priors.stored import SHIPPED, save_denoiser, weights_of
+from invprob.priors.stored import SHIPPED, save_weights, weights_of
 from invprob.result import Samples
 from tests.small import SHAPE, observation, write_image
 
@@ -41,7 +41,7 @@ def weights(tmp_path_factory) -> str:
     k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
     spectrum = Spectrum(k, jnp.log(1e4 * (1 + (k / 0.04) ** 2) ** -1.5))
     path = tmp_path_factory.mktemp("weights") / "small.eqx"
-    save_denoiser(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, TRAINING, SMALL)
+    save_weights(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, TRAINING, SMALL)
     return str(path)
 
 

@@ -1,5 +1,6 @@
 """Every prior keeps the contract of priors, and the contract notices those that do not."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 from jaxtyping import Array
@@ -21,10 +22,12 @@ def test_contract(name):
 
 
 def known(prior, x):
-    """What a prior says of x: its density, its score, or what it takes for noise."""
+    """What a prior says of x: its density, its score, what it takes for noise, or one of its draws."""
     if isinstance(prior, priors.HasLogProb):
         return prior.log_prob(x)
-    return prior.score(x) if isinstance(prior, priors.HasScore) else prior.denoise(x, 0.3)
+    if isinstance(prior, priors.HasScore):
+        return prior.score(x)
+    return prior.denoise(x, 0.3) if isinstance(prior, priors.HasDenoiser) else prior.sample(jax.random.key(0))
 
 
 class Cauchy(priors.HasLogProb):

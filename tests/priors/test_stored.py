@@ -6,7 +6,7 @@ import pytest
 
 from invprob.errors import InputError, OutputError
 from invprob.priors.learned import Training
-from invprob.priors.stored import learned_prior, load_denoiser, save_denoiser
+from invprob.priors.stored import learned_prior, load_weights, save_weights
 
 from .test_learned import SHAPE, SMALL, stirred
 
@@ -15,28 +15,28 @@ from .test_learned import SHAPE, SMALL, stirred
 def saved(tmp_path):
     path = tmp_path / "small.eqx"
     about = Training("small", (0.03, 0.05), 0.1, "electron/s", 25.9, card={"number": 3})
-    return path, save_denoiser(stirred().denoiser, path, about, SMALL)
+    return path, save_weights(stirred().denoiser, path, about, SMALL)
 
 
 def test_round_trip(saved):
     path, digest = saved
-    denoiser, about = load_denoiser(path)
+    denoiser, about = load_weights(path)
     assert about.hash == digest and about.name == "small" and about.card == {"number": 3} and about.zeropoint == 25.9
     x = jax.random.normal(jax.random.key(0), SHAPE)
     prior = learned_prior(path, SHAPE)
     np.testing.assert_array_equal(prior.denoise(x, 0.3), stirred().denoise(x, 0.3))
-    assert prior.training.hash == digest and load_denoiser(path)[0].network.patch == denoiser.network.patch
+    assert prior.training.hash == digest and load_weights(path)[0].network.patch == denoiser.network.patch
 
 
 def test_the_same_weights_have_the_same_hash(saved, tmp_path):
     path, digest = saved
-    assert save_denoiser(*[load_denoiser(path)[0]], tmp_path / "b.eqx", load_denoiser(path)[1], SMALL) == digest
+    assert save_weights(*[load_weights(path)[0]], tmp_path / "b.eqx", load_weights(path)[1], SMALL) == digest
 
 
 def test_what_is_there_is_kept(saved):
     path, _ = saved
     with pytest.raises(OutputError, match="exists"):
-        save_denoiser(stirred().denoiser, path, Training(), SMALL)
+        save_weights(stirred().denoiser, path, Training(), SMALL)
 
 
 def test_damage_is_noticed(saved):
@@ -45,7 +45,7 @@ def test_damage_is_noticed(saved):
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        load_denoiser(path)
+        load_weights(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"SIMPLE  =  T", b"abc\n{}\n", b'abc\n{"format": "other"}\n'])
@@ -53,9 +53,9 @@ def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "x.eqx"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not weights of a learned prior"):
-        load_denoiser(path)
+        load_weights(path)
 
 
 def test_what_is_not_there(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        load_denoiser(tmp_path / "none.eqx")
+        load_weights(tmp_path / "none.eqx")

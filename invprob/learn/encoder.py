@@ -1,0 +1,108 @@
+"""The training of a generator: a variational autoencoder whose prior of the code is a flow, trained with it."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from invprob.learn.training import Schedule, Stamps, turned
+from invprob.priors.generator import Generator
+from invprob.priors.network import Conv, Linear, to_channels
+
+NARROWEST = -4.0  # least logarithm of the scatter of a code
+
+
+class Encoder(eqx.Module):
+    """From ``asinh(image / softness)`` to mean and logarithm of the standard deviation of its code."""
+
+    convs: list[Conv]
+    out: Linear
+
+    def __init__(self, key, size: int, code: int, channels: int = 48):
+        keys = jax.random.split(key, 3)
+        self.convs = [Conv(keys[0], (16, channels)), Conv(keys[1], (4 * channels, channels))]
+        self.out = Linear(keys[2], ((size // 8) ** 2 * channels, 2 * code), scale=0.3)
+
+    def __call__(self, bent: Float[Array, "y x"]) -> tuple[Float[Array, " code"], Float[Array, " code"]]:
+        h = jax.nn.silu(self.convs[0](to_channels(bent[..., None], 4)))
+        h = jax.nn.silu(self.convs[1](to_channels(h, 2)))
+        mean, log_std = jnp.split(self.out(h.ravel()), 2)
+        return mean, jnp.maximum(log_std - 1, NARROWEST)
+
+
+class Autoencoder(eqx.Module):
+    """Generator and encoder, and the logarithm of the scatter of an image about what is decoded, in asinh."""
+
+    generator: Generator
+    encoder: Encoder
+    log_scatter: Float[Array, ""]
+
+    def __init__(self, key, **settings):
+        keys = jax.random.split(key)
+        self.generator = Generator(keys[0], **settings)
+        self.encoder = Encoder(keys[1], self.generator.size, self.generator.code)
+        self.log_scatter = jnp.zeros((), jnp.float32)
+
+    def negative_elbo(self, image: Float[Array, "y x"], key) -> Float[Array, ""]:
+        """Of one image, per pixel; the scatter is added to its asinh."""
+        bent = jnp.arcsinh(image / self.generator.decoder.softness)
+        mean, log_std = self.encoder(bent)
+        e = jax.random.normal(key, mean.shape, mean.dtype)
+        z = mean + jnp.exp(log_std) * e
+        log_q = -jnp.sum(log_std + 0.5 * e**2 + 0.5 * jnp.log(2 * jnp.pi))
+        left = (bent - self.generator.decoder.bent(z)) * jnp.exp(-self.log_scatter)
+        log_p = -jnp.sum(0.5 * left**2 + self.log_scatter + 0.5 * jnp.log(2 * jnp.pi))
+        return (log_q - self.generator.log_code(z) - log_p) / image.size
+
+
+class State(eqx.Module):
+    """Weights, their moving average, and the state of the optimiser."""
+
+    network: Autoencoder
+    average: Autoencoder
+    optimiser: PyTree
+    step: Array
+
+
+def _optimiser(settings: Schedule) -> optax.GradientTransformation:
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, max(1, settings.steps // 40), max(2, settings.steps)
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def first_state(blank: Autoencoder, settings: Schedule) -> State:
+    """The state before the first step."""
+    copy = [jax.tree.map(lambda a: jnp.array(a) if eqx.is_array(a) else a, blank) for _ in range(2)]
+    optimiser = _optimiser(settings).init(eqx.filter(blank, eqx.is_array))
+    return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
+
+
+@eqx.filter_jit
+def advanced(stamps: Stamps, key, state: State, settings: Schedule) -> tuple[State, Array]:
+    """One step."""
+    pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
+    images = jax.vmap(turned)(stamps.images[chosen], jax.random.split(turn, settings.batch))
+
+    def objective(network, images, key):
+        return jnp.mean(jax.vmap(network.negative_elbo)(images, jax.random.split(key, len(images))))
+
+    value, gradient = eqx.filter_value_and_grad(objective)(state.network, images, draw)
+    updates, inner = _optimiser(settings).update(gradient, state.optimiser)
+    network = eqx.apply_updates(state.network, updates)
+    kept = jnp.minimum(settings.decay, (1.0 + state.step) / (10.0 + state.step))
+    average = jax.tree.map(lambda a, b: kept * a + (1 - kept) * b if eqx.is_array(a) else a, state.average, network)
+    return State(network, average, inner, state.step + 1), value
+
+
+@eqx.filter_jit
+def validated(network: Autoencoder, images: Float[Array, "n y x"], key) -> Array:
+    """The mean negative ELBO per pixel of images that were not trained on."""
+    return jnp.mean(jax.vmap(network.negative_elbo)(images, jax.random.split(key, len(images))))
+
+
+__all__ = ["Autoencoder", "advanced", "first_state", "validated"]
