@@ -89,8 +89,9 @@ class Frame:
         sides = []
         for n, reach in zip(self.shape, (reach_y, reach_y if reach_x is None else reach_x), strict=True):
             least = n + 2 * reach
-            # even: `rfft2` halves it exactly
-            total = -(-least // multiple) * multiple if multiple else 2 * int(next_fast_len(-(-least // 2), real=True))
+            total = -(-least // (multiple or 1)) * (multiple or 1)
+            if multiple is None:  # even: `rfft2` halves it exactly
+                total = 2 * int(next_fast_len(-(-least // 2), real=True))  # type: ignore[arg-type]
             sides.append((reach, total - n - reach))
         return replace(self, border=(sides[0], sides[1]))
 

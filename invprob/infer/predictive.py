@@ -89,9 +89,11 @@ def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) ->
     Stern 1996, Statistica Sinica 6, 733 (posterior predictive p-values, here of data that the posterior has not seen).
     """
     like = post.likelihood
-    good = isinstance(like, likelihoods.Gaussian) and isinstance(like.operator, AbstractLinearOperator)
-    if not good or not isinstance(like.noise, Diagonal):
-        raise CapabilityError("data fission needs a linear operator and Gaussian noise of independent data")
+    needed = CapabilityError("data fission needs a linear operator and Gaussian noise of independent data")
+    if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.operator, AbstractLinearOperator):
+        raise needed
+    if not isinstance(like.noise, Diagonal):
+        raise needed
     split, sampling, noise = jax.random.split(key, 3)
     first, second = split_data(like, split, SHARE)
     draws = draw(Posterior(first, post.prior), sampling)

@@ -86,10 +86,9 @@ class PlugAndPlay(AbstractSolver):
 
     def init(self, problem: Auxiliary, x0: PyTree | None) -> State:
         dtype = problem.like.data.dtype
-        x0 = problem.prior.matched().mean if x0 is None else x0  # type: ignore[union-attr]
-        x0 = jnp.asarray(x0, dtype)
-        none = Average(x0, jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
-        return State(jnp.stack([x0, x0]), none, first_metrics(dtype))
+        start: Array = jnp.asarray(problem.prior.matched().mean if x0 is None else x0, dtype)  # type: ignore[union-attr]
+        none = Average(start, jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
+        return State(jnp.stack([start, start]), none, first_metrics(dtype))
 
     def step(self, problem: Auxiliary, state: State) -> State:
         step, average = state.metrics.step, state.carry
