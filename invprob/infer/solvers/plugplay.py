@@ -65,7 +65,7 @@ class PlugAndPlay(AbstractSolver):
     SIAM J. Imaging Sciences 15, 701 (with noise).
     """
 
-    rtol: float = 3e-3
+    rtol: float = 2e-2
     anneal: int = 20
     hot: float = 1e4
     share: float = 0.95
