@@ -15,7 +15,7 @@ from invprob.errors import InputError, UsageError
 from invprob.io.read import read_fits
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
-from invprob.learn.training import Stamps
+from invprob.learn.training import WHITE, WIDTH, Stamps
 from invprob.priors.learned import Training
 
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
@@ -65,11 +65,16 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
 
     images = stamps(kinds, number + recipe.validation, recipe.size, recipe.seed, progress)
     about = Training(
-        recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint,
+        recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint, *noise_range(),
         card={"simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number},
     )  # fmt: skip
     parts = [Stamps(jnp.asarray(a), jnp.zeros(len(a), jnp.float32)) for a in (images[:number], images[number:])]
     return parts[0], parts[1], about
+
+
+def noise_range() -> tuple[float, float, float]:
+    """Smallest and largest standard deviation of the white noise of the training, and the widest PSF of the coloured."""
+    return 10 ** WHITE[0], 10 ** WHITE[1], WIDTH[1]
 
 
 def fwhm(kinds: Population) -> float | None:
@@ -110,7 +115,7 @@ def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps,
     known = [w for w in widths if w is not None]
     about = Training(
         recipe.name, (min(scales), max(scales)), float(np.median(known)) if known else None,
-        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint,
+        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint, *noise_range(),
         card={"folder": folder.name, "number": len(paths)},
     )  # fmt: skip
     every = Stamps(jnp.asarray(np.array(images), jnp.float32), jnp.asarray(variances, jnp.float32))
