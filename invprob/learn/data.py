@@ -73,7 +73,7 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
 
 
 def noise_range() -> tuple[float, float, float]:
-    """Smallest and largest standard deviation of the white noise of the training, and the widest PSF of the coloured."""
+    """Smallest and largest standard deviation of white noise in the training, and the widest PSF of coloured noise."""
     return 10 ** WHITE[0], 10 ** WHITE[1], WIDTH[1]
 
 

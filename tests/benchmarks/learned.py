@@ -81,7 +81,7 @@ def denoise(args: argparse.Namespace) -> None:
 def real(args: argparse.Namespace) -> None:
     """Errors on real galaxies to which noise was added, relative to the Wiener filter, without wrap-around."""
     head("noise / peak", "error / Wiener, median galaxy", "worst tenth", "galaxies")
-    observations = [invprob.read_fits(path, psf="none") for path in sorted(HUBBLE.glob("*.fits"))[: args.number]]
+    observations = [invprob.read_fits(path, psf="none") for path in sorted(HUBBLE.glob("cosmos_*.fits"))[: args.number]]
     config = invprob.Config.make(prior=args.prior, dtype="float32")
     rng = np.random.default_rng(0)
     for level in (0.1, 0.3, 1.0):

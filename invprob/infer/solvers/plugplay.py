@@ -43,10 +43,10 @@ class PlugAndPlay(AbstractSolver):
         x = D(u; t C).
 
     The noise e makes that of u what the denoiser is told, C, at the truth; per-pixel variances and masks are in it
-    exactly. It begins with a dark image; the temperature t falls from ``hot`` to one in ``anneal`` steps, and the images
-    from then on are averaged, their numbers as weights. Two images with the noises e and -e are taken along, so that the mean has next to none of
-    it where the denoiser is nearly linear. Under a Gaussian prior it is the posterior mean exactly; under others an
-    estimate of it, for which there is no theorem.
+    exactly. It begins with a dark image; the temperature t falls from ``hot`` to one in ``anneal`` steps, and the
+    images from then on are averaged, their numbers as weights. Two images with the noises e and -e are taken along, so
+    that the mean has next to none of it where the denoiser is nearly linear. Under a Gaussian prior it is the posterior
+    mean exactly; under others an estimate of it, for which there is no theorem.
 
     Parameters
     ----------
