@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float
 from numpy.typing import DTypeLike
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from invprob.errors import InputError, OutputError, UsageError
@@ -29,7 +29,7 @@ from invprob.observation import Frame, InputFile, Observation
 from invprob.result import Estimate, Samples
 
 CHUNK_BYTES = 2**20  # of draws in one file, or one draw where that is more
-PACKED = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")
+PACKED = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())  # half a chunk may unpack by luck
 _AS_JSON = ("configuration", "versions", "inputs", "cards")  # attributes that hold more than a text or a number
 _ROOT = "zarr.json"
 

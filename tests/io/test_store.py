@@ -167,7 +167,7 @@ def test_nothing_in_it_is_pickled(written):
     metadata = json.loads((written / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
     arrays = {name: node for name, node in metadata.items() if node["node_type"] == "array"}
     assert {node["data_type"] for node in arrays.values()} == {"float32", "float64", "int64", "bool"}
-    assert {codec["name"] for node in arrays.values() for codec in node["codecs"]} == {"bytes", "blosc"}
+    assert {codec["name"] for node in arrays.values() for codec in node["codecs"]} == {"bytes", "blosc", "crc32c"}
 
 
 def test_stores_of_others_are_refused(tmp_path, written):

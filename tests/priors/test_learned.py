@@ -70,8 +70,8 @@ def test_any_size_of_image(shape):
 
 def test_the_network_moves_with_the_image():
     """A periodic shift by what the coarsest grid takes as one, and a larger image of copies."""
-    prior, big = stirred((16, 16)), stirred((32, 32))
-    x = jax.random.normal(jax.random.key(2), (16, 16))
+    prior, big = stirred((32, 32)), stirred((64, 64))
+    x = jax.random.normal(jax.random.key(2), (32, 32))
     out = prior.denoise(x, 0.5)
     moved = prior.denoise(jnp.roll(x, (4, 8), (0, 1)), 0.5)
     np.testing.assert_allclose(moved, jnp.roll(out, (4, 8), (0, 1)), atol=1e-5)
