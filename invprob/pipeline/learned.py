@@ -126,6 +126,8 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | Generat
     }
     if training.target_fwhm is not None:
         cards["TARGET"] = (training.target_fwhm, "[arcsec] FWHM of the PSF that SCI still has")
+    if config.method == "sample":
+        cards["PRIORCAL"] = (calibration_of(config.prior), "calibration of draws under this prior")
     for i, line in enumerate(outside):
         cards[f"RANGE{i + 1}"] = (line, "")
     return prior, cards
@@ -144,9 +146,18 @@ def _check_generator(generator: Generator, frame: Frame, config: Config) -> None
         )
 
 
+def calibration_of(name: str) -> str:
+    """Whether error bars under a learned prior passed the tests of calibration: "passed", "failed" or "not tested"."""
+    return str(model_card(name).get("calibration", {}).get("status", "not tested"))
+
+
 def warnings(cards: Cards) -> list[str]:
     """What the user has to be told of a learned prior's cards."""
-    return [value for name, (value, _) in cards.items() if name.startswith("RANGE")]
+    said = [value for name, (value, _) in cards.items() if name.startswith("RANGE")]
+    status = cards.get("PRIORCAL", ("passed", ""))[0]
+    if status != "passed":
+        said.append(f"calibration of the error bars under this prior: {status}; invprob priors NAME has its card")
+    return said
 
 
 def _check_scale(frame: Frame, training: Training, config: Config) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from invprob.priors.denoiser import Denoiser
 
 STEEPNESS = 5.0  # of the noise levels: larger has more of them where there is little noise
-SMALLEST = 0.02  # last level of the noise, relative to the first
+SMALLEST = 1e-3  # last level of the noise, relative to the first: coloured noise is far above the prior in some modes
 
 
 def levels(number: int, ratio: float = SMALLEST) -> np.ndarray:

@@ -89,7 +89,8 @@ def real(args: argparse.Namespace) -> None:
         for obs in observations:
             truth = np.where(obs.valid, obs.data, 0.0)
             s = level * truth.max()
-            noisy = replace(obs, data=truth + s * rng.standard_normal(truth.shape), variance=np.full(truth.shape, s**2))
+            data = truth + s * rng.standard_normal(truth.shape)
+            noisy = replace(obs, data=data, variance=s**2 + obs.variance if args.own else np.full(truth.shape, s**2))
             with jax.enable_x64(False):
                 model = build_model(noisy, config)
                 post = choose_strength(model, config).post
@@ -194,7 +195,7 @@ def calibrated(args: argparse.Namespace) -> None:
         analysed = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v / 1.3)
     if args.control == "psf":
         analysed = eqx.tree_at(lambda p: p.likelihood.operator.otf, post, replace_fn=lambda t: t ** (1.05**2))
-    draw = PureDraw(Thinned(Split(), args.thin))
+    draw = PureDraw(Thinned(Split(steps=args.steps), args.thin))
     found = calibrate(post, draw, jax.random.key(args.seed), truths=truths, analysed=analysed, num_cases=args.cases,
                       num_draws=args.draws)  # fmt: skip
     if args.out:
@@ -221,7 +222,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200, help="draws of all chains, or of each case")
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
+    parser.add_argument("--own", action="store_true", help="count the noise that real images have themselves as noise")
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=16, help="of the reverse diffusion")
     parser.add_argument("--thin", type=int, default=2, help="sweeps from one draw to the next")
     parser.add_argument("--truths", default="prior", choices=("prior", "simulator", "disks", "bulges"))
     parser.add_argument("--control", default="none", choices=("none", "noise", "psf"))

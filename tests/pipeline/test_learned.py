@@ -19,7 +19,7 @@ from invprob.infer.find_map import find_map
 from invprob.infer.solvers import ConjugateGradient
 from invprob.io.readback import read_provenance
 from invprob.observation import Frame
-from invprob.pipeline.learned import load, model_card
+from invprob.pipeline.learned import calibration_of, load, model_card
 from invprob.pipeline.model import build_model, enclosing
 from invprob.pipeline.prior import choose_strength, listing
 from invprob.pipeline.stage import deconvolve
@@ -123,6 +123,7 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
         std = np.asarray(model.cut.apply(dense_std(Posterior(post.likelihood, post.prior.gaussian))))
     # 400 draws, and few of them independent where the border is near
     assert (found.std / std)[3:-3, 3:-3].mean() == pytest.approx(1, abs=0.06)
+    assert found.cards["PRIORCAL"][0] == "not tested"
     assert found.evidence is not None and 0 < np.median(found.evidence) < 1
 
 
@@ -201,6 +202,9 @@ def test_the_card_of_a_shipped_prior(name):
     assert card["sha256"] == load(name)[1].hash and card["range"]["zero point"] == 25.937
     for section in ("scores", "calibration", "failures"):
         assert card[section], section
+    assert (
+        card["calibration"]["status"] in ("passed", "failed") and calibration_of(name) == card["calibration"]["status"]
+    )
     shown = CliRunner().invoke(app, ["priors", name])
     assert shown.exit_code == 0 and card["sha256"] in shown.stdout and "scores" in shown.stdout
 

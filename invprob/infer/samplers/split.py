@@ -55,7 +55,7 @@ class Split(AbstractMarkov):
     """
 
     num_warmup: int = 20
-    steps: int = 16
+    steps: int = 20
     share: float = 0.95
     depth: float = 1e-4
     hot: float = 1e3
