@@ -69,6 +69,11 @@ class Auxiliary(eqx.Module):
         return root(like.operator.adjoint(like.noise.inv(like.operator.apply(root(v)))))  # type: ignore[attr-defined]
 
 
+def temperature(hot: float, step: Array, anneal: int, dtype) -> Float[Array, ""]:
+    """From ``hot`` at step zero to one at step ``anneal``, evenly in the logarithm, and one from then on."""
+    return jnp.asarray(hot, dtype) ** jnp.maximum(0, 1 - step.astype(dtype) / anneal)
+
+
 def _root(t: Any) -> Any:
     """The square root of one minus m, m from zero to one as t goes from minus one to one."""
     return np.sqrt((1 - t) / 2)
@@ -116,4 +121,4 @@ def auxiliary(post: Posterior, share: float, depth: float) -> Auxiliary:
     return Auxiliary(like, prior, Stationary(share / (MARGIN * largest) * first.power, (ny, nx)))
 
 
-__all__ = ["Auxiliary", "auxiliary"]
+__all__ = ["Auxiliary", "auxiliary", "temperature"]

@@ -21,7 +21,7 @@ from invprob import likelihoods
 from invprob.covariance import Diagonal
 from invprob.errors import CapabilityError
 from invprob.infer.fission import split_data
-from invprob.operators.base import AbstractLinearOperator
+from invprob.operators.base import AbstractLinearOperator, vdot
 from invprob.posterior import Posterior
 
 SHARE = 1.0  # both parts know the same
@@ -51,19 +51,23 @@ class Predicted:
         return min(1.0, 2 * min(self.chi2, self.structure))
 
 
-@eqx.filter_jit
-def _distances(like: likelihoods.Gaussian, data: Array, mean: PyTree) -> Array:
-    left = like.noise.inv(data - like.operator.apply(mean))  # type: ignore[attr-defined]
+def _distances(like: likelihoods.Gaussian, data: Array, fitted: Array) -> Array:
+    away = data - fitted
+    left = like.noise.inv(away)
     seen = like.operator.adjoint(left)  # type: ignore[attr-defined]
-    squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(seen))
-    return jnp.stack([jnp.sum(left * (data - like.operator.apply(mean))), jnp.asarray(squares)])
+    return jnp.stack([jnp.sum(left * away), vdot(seen, seen)])
 
 
 @eqx.filter_jit
-def _replica(like: likelihoods.Gaussian, x: PyTree, key: Any) -> Array:
-    noise = like.noise.sample(key, like.data.dtype)
-    data = like.operator.apply(x) + noise
-    return data if like.valid is None else jnp.where(like.valid, data, 0)
+def _compared(like: likelihoods.Gaussian, draws: PyTree, keys: Array) -> tuple[Array, Array]:
+    """The distances of the data, and of a replica for each draw, from the mean prediction."""
+    fitted = like.operator.apply(jax.tree.map(lambda a: jnp.mean(a, axis=0), draws))
+
+    def replica(pair):
+        x, key = pair
+        return _distances(like, like.operator.apply(x) + like.noise.sample(key, like.data.dtype), fitted)
+
+    return _distances(like, like.data, fitted), jax.lax.map(replica, (draws, keys))
 
 
 def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) -> Predicted:
@@ -98,15 +102,7 @@ def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) ->
     first, second = split_data(like, split, SHARE)
     draws = draw(Posterior(first, post.prior), sampling)
     number = len(jax.tree.leaves(draws)[0])
-    mean = jax.tree.map(lambda a: jnp.mean(a, axis=0), draws)
-    data = second.data if second.valid is None else jnp.where(second.valid, second.data, 0)
-    seen = np.asarray(_distances(second, data, mean))
-    replicas = np.array(
-        [
-            _distances(second, _replica(second, jax.tree.map(lambda a, i=i: a[i], draws), k), mean)
-            for i, k in enumerate(jax.random.split(noise, number))
-        ]
-    )
+    seen, replicas = jax.tree.map(np.asarray, _compared(second, draws, jax.random.split(noise, number)))
     above = (1 + (replicas >= seen).sum(0)) / (number + 1)
     below = (1 + (replicas <= seen).sum(0)) / (number + 1)
     chi2, structure = np.minimum(1.0, 2 * np.minimum(above, below))

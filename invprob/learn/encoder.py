@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from invprob.learn.training import Schedule, Stamps, turned
+from invprob.learn.training import Schedule, Stamps, State, averaged, turned
 from invprob.priors.generator import Generator
 from invprob.priors.network import Conv, Linear, to_channels
 
@@ -58,15 +58,6 @@ class Autoencoder(eqx.Module):
         return (log_q - self.generator.log_code(z) - log_p) / image.size
 
 
-class State(eqx.Module):
-    """Weights, their moving average, and the state of the optimiser."""
-
-    network: Autoencoder
-    average: Autoencoder
-    optimiser: PyTree
-    step: Array
-
-
 def _optimiser(settings: Schedule) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, max(1, settings.steps // 40), max(2, settings.steps)
@@ -94,8 +85,7 @@ def advanced(stamps: Stamps, key, state: State, settings: Schedule) -> tuple[Sta
     value, gradient = eqx.filter_value_and_grad(objective)(state.network, images, draw)
     updates, inner = _optimiser(settings).update(gradient, state.optimiser)
     network = eqx.apply_updates(state.network, updates)
-    kept = jnp.minimum(settings.decay, (1.0 + state.step) / (10.0 + state.step))
-    average = jax.tree.map(lambda a, b: kept * a + (1 - kept) * b if eqx.is_array(a) else a, state.average, network)
+    average = averaged(state, network, settings.decay)
     return State(network, average, inner, state.step + 1), value
 
 

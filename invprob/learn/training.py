@@ -197,6 +197,12 @@ def first_state(denoiser: Denoiser, settings: Schedule) -> State:
     return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
 
 
+def averaged(state: State, network: PyTree, decay: float) -> PyTree:
+    """The moving average with the new weights; it forgets the beginning faster."""
+    kept = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return jax.tree.map(lambda a, b: kept * a + (1 - kept) * b if eqx.is_array(a) else a, state.average, network)
+
+
 def turned(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
     """An image in one of eight orientations."""
     which = jax.random.randint(key, (3,), 0, 2)
@@ -236,9 +242,7 @@ def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedu
     (value, wiener), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(state.network, batch, draw)
     updates, inner = optimiser.update(gradient, state.optimiser)
     network = eqx.apply_updates(state.network, updates)
-    # the average forgets the beginning faster
-    kept = jnp.minimum(settings.decay, (1.0 + state.step) / (10.0 + state.step))
-    average = jax.tree.map(lambda a, b: kept * a + (1 - kept) * b, state.average, network)
+    average = averaged(state, network, settings.decay)
     return State(network, average, inner, state.step + 1), jnp.stack([value, wiener])
 
 

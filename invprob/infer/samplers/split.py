@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from invprob.errors import UsageError
-from invprob.infer.auxiliary import Auxiliary, auxiliary
+from invprob.infer.auxiliary import Auxiliary, auxiliary, temperature
 from invprob.infer.samplers.base import AbstractMarkov, Chains, Info
 from invprob.posterior import Posterior
 
@@ -88,9 +88,7 @@ class Split(AbstractMarkov):
         return Chains(places, None, jnp.zeros((), jnp.int32), info)
 
     def step(self, problem: Auxiliary, chains: Chains, key) -> Chains:
-        annealed = max(self.num_warmup // 2, 1)
-        left = jnp.maximum(0, 1 - (chains.step + 1).astype(problem.like.data.dtype) / annealed)
-        hot = self.hot**left
+        hot = temperature(self.hot, chains.step + 1, max(self.num_warmup // 2, 1), problem.like.data.dtype)
 
         def one(place, key):
             return self._swept(problem, place.x, hot, *jax.random.split(key))

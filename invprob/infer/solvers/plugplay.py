@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.errors import UsageError
-from invprob.infer.auxiliary import Auxiliary, auxiliary
+from invprob.infer.auxiliary import Auxiliary, auxiliary, temperature
 from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING, AbstractSolver, Metrics, State, first_metrics
 from invprob.posterior import Posterior
 
@@ -94,7 +94,7 @@ class PlugAndPlay(AbstractSolver):
     def step(self, problem: Auxiliary, state: State) -> State:
         step, average = state.metrics.step, state.carry
         dtype = average.mean.dtype
-        t = jnp.asarray(self.hot, dtype) ** jnp.maximum(0, 1 - step.astype(dtype) / self.anneal)
+        t = temperature(self.hot, step, self.anneal, dtype)
         e = jnp.sqrt(t) * problem.scatter(jax.random.fold_in(jax.random.key(self.seed), step))
         noise = t * problem.covariance.power
 
