@@ -18,6 +18,7 @@ from invprob.errors import UsageError
 
 BLANK_FLUX = 1e-3  # of a galaxy, below which a component is not drawn
 PART = 500  # stamps that one process makes at once
+ENDS = 5  # radii at which a profile can end
 LARGEST = 512  # pixels of the canvas of one galaxy, before it is folded
 
 
@@ -39,6 +40,8 @@ class Population:
         Half-light radius in arcsec at magnitude 24, its change in dex per magnitude, its scatter in dex.
     flattening
         Scatter of each component of the shear of a galaxy.
+    disk_ends, spheroid_ends
+        Radii, in half-light radii, between which disks and spheroids end.
     early
         Part of the galaxies that are spheroids (Sersic index 2 to 5); the rest are disks, with or without a bulge.
     knots, arms
@@ -61,10 +64,12 @@ class Population:
     size_slope: float = -0.1
     size_scatter: float = 0.2
     flattening: float = 0.27
+    disk_ends: tuple[float, float] = (2.5, 5.0)
+    spheroid_ends: tuple[float, float] = (4.0, 8.0)
     early: float = 0.25
     knots: float = 0.5
     arms: float = 0.4
-    crowding: tuple[float, ...] = (0.12, 0.68, 0.15, 0.05)
+    crowding: tuple[float, ...] = (0.18, 0.74, 0.06, 0.02)
     centred: bool = False
     lam_over_diam: float = 0.0699
     obscuration: float = 0.33
@@ -77,6 +82,9 @@ class Population:
             raise UsageError(f"pixel_scales are two rising numbers of arcsec above zero, not {self.pixel_scales}")
         if not self.brightest < self.faintest:
             raise UsageError(f"brightest is below faintest, not {self.brightest:g} and {self.faintest:g}")
+        for name in ("disk_ends", "spheroid_ends"):
+            if not 1.5 <= getattr(self, name)[0] <= getattr(self, name)[1]:
+                raise UsageError(f"{name} are two rising numbers of half-light radii from 1.5 on, not {getattr(self, name)}")
         if not set(self.kinds) <= {"bulge", "disk"} or not self.kinds:
             raise UsageError(f"kinds are 'bulge', 'disk' or both, not {', '.join(self.kinds) or 'none'}")
 
@@ -142,14 +150,18 @@ class Simulator:
         return light.withFlux(flux).shear(g1=float(g1), g2=float(g2)).shift(float(dx), float(dy))
 
     def _spheroid(self, size: float) -> Any:
-        # GalSim makes its tables anew for each index: a grid of them is many times faster
-        index = round(float(self.random.uniform(2.0, 5.0)) * 4) / 4
-        return self.galsim.Sersic(n=index, half_light_radius=size, trunc=8 * size, gsparams=self.gsparams)
+        # GalSim makes its tables anew for each index and end: a grid of them is many times faster
+        index = round(float(self.random.uniform(2.0, 5.0)) * 2) / 2
+        return self._sersic(index, size, self.population.spheroid_ends)
+
+    def _sersic(self, index: float, size: float, ends: tuple[float, float]) -> Any:
+        end = ends[0] + (ends[1] - ends[0]) * int(self.random.integers(0, ENDS)) / (ENDS - 1)
+        return self.galsim.Sersic(n=index, half_light_radius=size, trunc=end * size, gsparams=self.gsparams)
 
     def _disk(self, size: float) -> Any:
         p, random, galsim = self.population, self.random, self.galsim
         index = round(float(np.clip(random.lognormal(0.0, 0.3), 0.5, 2.0)) * 8) / 8
-        disk = galsim.Sersic(n=index, half_light_radius=size, trunc=6 * size, gsparams=self.gsparams)
+        disk = self._sersic(index, size, p.disk_ends)
         if random.random() < p.arms:
             disk = self._with_arms(disk, size)
         parts = [disk]
