@@ -89,10 +89,18 @@ class PureDraw(AbstractDraw):
         A pure function ``(post, key, num_draws) -> draws``, or an `equinox.Module` whose arrays stay traced.
     chunk
         Cases in one call.
+    batch
+        Of those, how many at once, as one array: more is faster where a case alone leaves the machine idle, and takes
+        more memory.
     """
 
     sampler: Sampler
     chunk: int = eqx.field(static=True, default=10)
+    batch: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if not 1 <= self.batch <= self.chunk:
+            raise UsageError(f"batch is 1 to chunk = {self.chunk} cases, not {self.batch}")
 
     def cases(self, world, truths, keys):
         for first in range(0, len(keys), self.chunk):
@@ -100,7 +108,7 @@ class PureDraw(AbstractDraw):
             # the last call is filled up with its last case, so that it has the shape of the others
             index = np.minimum(np.arange(first, first + self.chunk), last - 1)
             chosen = jax.tree.map(lambda a, index=index: a[index], truths)
-            batch = jax.device_get(_batch(world, self.sampler, chosen, keys[index]))
+            batch = jax.device_get(_batch(world, self.sampler, chosen, keys[index], self.batch))
             for i in range(last - first):
                 yield jax.tree.map(lambda a, i=i: a[i], batch)
 
@@ -126,14 +134,14 @@ class HostDraw(AbstractDraw):
 
 
 @eqx.filter_jit
-def _batch(world: World, sampler: Sampler, truths: PyTree, keys) -> Case:
+def _batch(world: World, sampler: Sampler, truths: PyTree, keys, size: int) -> Case:
     def one(args):
         truth, key = args
         data_key, draw_key = jax.random.split(key)
         observed = world.observed(truth, data_key)
         return world.reduced(observed, truth, sampler(observed, draw_key, world.num_draws))
 
-    return jax.lax.map(one, (truths, keys))
+    return jax.lax.map(one, (truths, keys), batch_size=None if size == 1 else size)
 
 
 @eqx.filter_jit

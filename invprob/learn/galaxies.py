@@ -84,7 +84,9 @@ class Population:
             raise UsageError(f"brightest is below faintest, not {self.brightest:g} and {self.faintest:g}")
         for name in ("disk_ends", "spheroid_ends"):
             if not 1.5 <= getattr(self, name)[0] <= getattr(self, name)[1]:
-                raise UsageError(f"{name} are two rising numbers of half-light radii from 1.5 on, not {getattr(self, name)}")
+                raise UsageError(
+                    f"{name} are two rising numbers of half-light radii from 1.5 on, not {getattr(self, name)}"
+                )
         if not set(self.kinds) <= {"bulge", "disk"} or not self.kinds:
             raise UsageError(f"kinds are 'bulge', 'disk' or both, not {', '.join(self.kinds) or 'none'}")
 

@@ -162,7 +162,7 @@ class HasColouredDenoiser(HasDenoiser):
         """``E[x0 | x0 + n = x]`` for noise of this power spectrum on the rfft2 grid."""
 
     @abstractmethod
-    def denoised_draw(self, key, x: PyTree, noise: PyTree, steps: int = 20) -> PyTree:
+    def denoised_draw(self, key, x: PyTree, noise: PyTree, steps: int = 40) -> PyTree:
         """A draw of x0 given ``x0 + n = x``, in so many steps where it takes steps."""
 
 

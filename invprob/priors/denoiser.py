@@ -38,6 +38,22 @@ class Spectrum(eqx.Module):
         return jnp.exp(jnp.interp(log_k, jnp.log(self.frequency), self.log_power)).astype(k.dtype)
 
 
+class Estimate(eqx.Module):
+    """What a denoiser makes of an image.
+
+    Parameters
+    ----------
+    mean
+        ``E[x0 | x]``, flux per pixel.
+    weights
+        Of the Wiener filters in each pixel, that of the prior first and those of fainter images (`SHARES`) after it;
+        none below zero, one in all.
+    """
+
+    mean: Float[Array, "y x"]
+    weights: Float[Array, "filters y x"]
+
+
 class Denoiser(eqx.Module):
     """``D(x; C) = mu + P / (P + C) (x - mu) + c residual``, an estimate of ``E[x0 | x0 + n = x]``, ``n ~ N(0, C)``.
 
@@ -85,17 +101,43 @@ class Denoiser(eqx.Module):
 
     def residual(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
         """What the network adds to the Wiener filter."""
-        power = self.power(x.shape, x.dtype)
+        return self._residual(x, noise)[0]
+
+    def estimate(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Estimate:
+        """``E[x0 | x]`` and the filters that it is nearly made of."""
+        residual, weights = self._residual(x, noise)
+        weights = jnp.maximum(jnp.concatenate([1 - jnp.sum(weights, -1, keepdims=True), weights], -1), 0)
+        weights = weights / jnp.sum(weights, -1, keepdims=True)
+        return Estimate(self.wiener(x, noise) + residual, weights.transpose(2, 0, 1).astype(x.dtype))
+
+    def scatter(self, key, weights: Float[Array, "filters y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
+        """A draw of about ``x0 - E[x0 | x]``.
+
+        Its covariance is the noise's times the derivative of the denoiser (Miyasawa 1961), which is taken to be that of
+        the filters with their weights.
+        """
+        shape = weights.shape[1:]
+        white = jnp.fft.rfft2(jax.random.normal(key, weights.shape, weights.dtype))
+        parts = jnp.fft.irfft2(jnp.sqrt(noise * self._filters(shape, noise)) * white, s=shape)
+        return jnp.sum(jnp.sqrt(weights) * parts, 0)
+
+    def _filters(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "filters ky kx"]:
+        """The Wiener filter of the prior, and those of fainter images."""
+        power = jnp.asarray([1.0, *SHARES], noise.dtype)[:, None, None] * self.power(shape, noise.dtype)
+        return power / (power + noise)
+
+    def _residual(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> tuple[Array, Array]:
+        """What the network adds, and the weights in it of the filters of fainter images, ``(y, x, share)``."""
         size = self.size(x.shape, noise)
         modes = jnp.fft.rfft2(x - self.mean)
-        wiener = power / (power + noise)
-        fainter = jnp.stack([share * power / (share * power + noise) for share in SHARES])
-        filters = [jax.lax.rsqrt(noise)[None], jax.lax.rsqrt(power + noise)[None], wiener[None] / size]
-        filters = jnp.concatenate([*filters, (fainter - wiener) / size])
+        filters = self._filters(x.shape, noise)
+        whiten = jnp.stack([jax.lax.rsqrt(noise), jax.lax.rsqrt(self.power(x.shape, x.dtype) + noise)])
+        filters = jnp.concatenate([whiten, filters[:1] / size, (filters[1:] - filters[:1]) / size])
         seen = jnp.fft.irfft2(filters * modes, s=x.shape).transpose(1, 2, 0).astype(jnp.float32)
         out = self._any_size(jnp.arcsinh(seen), level(noise, x.shape).astype(jnp.float32))
-        residual = out[..., 0] + jnp.sum(shares(out[..., 1:]) * seen[..., 3:], axis=-1)
-        return jnp.fft.irfft2(size * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape)
+        weights = shares(out[..., 1:])
+        residual = out[..., 0] + jnp.sum(weights * seen[..., 3:], axis=-1)
+        return jnp.fft.irfft2(size * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape), weights
 
     def size(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "ky kx"]:
         """c: the size of what the Wiener filter leaves in each mode."""
@@ -137,4 +179,4 @@ def untrained(key, spectrum: Spectrum, mean, **settings) -> Denoiser:
     return Denoiser(network, spectrum, jnp.asarray(mean, jnp.float32))
 
 
-__all__ = ["Denoiser", "Spectrum", "untrained"]
+__all__ = ["Denoiser", "Estimate", "Spectrum", "untrained"]

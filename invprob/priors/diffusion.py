@@ -1,12 +1,15 @@
 """Draws of a denoiser's prior, and of what is clean given what is noisy, by the reverse of a diffusion.
 
-Noise of the power spectrum ``t C`` is taken away as t goes to zero. Along the way
+The noise, of the power spectrum C, is taken away along the family ``1 / (1 / C + 1 / s^2)`` as s falls: first where it is
+loudest, until what is left is white, of the standard deviation s. So every diffusion ends on the same way, that of white
+noise, whatever it began with, and a draw of the prior and one of what is clean agree in the smallest structure.
 
-    dx = (x - D(x; t C)) dt / t + C^1/2 dW        (t decreasing),
+From c to a smaller c' of the family, with ``a = c' / c`` in each mode,
 
-and with ``D = mu + P / (P + t C) (x - mu) + r`` the part of the Wiener filter is linear and solved exactly, mode by
-mode; the residual r is followed by a predictor and a corrector. Where it is zero, as under a Gaussian prior, so is the
-error, whatever the number of steps.
+    x' = D + a (x - D) + (c' (1 - a))^1/2 W + (1 - a) V^1/2 W',      D = E[x0 | x],
+
+which is exact if x0 given x is Gaussian of the covariance V. Its mean is exact always. V is that of the denoiser's filters;
+for a Gaussian prior it is exact, and so are the draws, whatever the number of steps.
 """
 
 from __future__ import annotations
@@ -18,18 +21,16 @@ from jaxtyping import Array, Float
 
 from invprob.priors.denoiser import Denoiser
 
-STEEPNESS = 5.0  # of the noise levels: larger has more of them where there is little noise
-SMALLEST = 1e-3  # last level of the noise, relative to the first: coloured noise is far above the prior in some modes
-
-
-def levels(number: int, ratio: float = SMALLEST) -> np.ndarray:
-    """Times from one to zero, ``number`` steps, the last from ``ratio^2`` (Karras et al. 2022, eq. 5)."""
-    ramp = np.linspace(0, 1, number)
-    return np.append((1 + ramp * (ratio ** (1 / STEEPNESS) - 1)) ** (2 * STEEPNESS), 0.0)
+FIRST = 10.0  # the first cap of the noise, relative to the largest standard deviation of a mode
 
 
 def reverse(
-    denoiser: Denoiser, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], times: Float[np.ndarray, " steps"]
+    denoiser: Denoiser,
+    key,
+    x: Float[Array, "y x"],
+    noise: Float[Array, "ky kx"],
+    last: Float[Array, ""] | float,
+    steps: int,
 ) -> Float[Array, "y x"]:
     """A draw of the clean image given a noisy one: ``p(x0) N(x; x0, C)``.
 
@@ -43,53 +44,58 @@ def reverse(
         Noisy image, flux per pixel.
     noise
         Power spectrum C of its noise, on the rfft2 grid.
-    times
-        From one to zero; see `levels`. Two calls of the network for each but the last.
+    last
+        Standard deviation of the noise that the last step takes away, flux per pixel; no structure of an image should
+        be fainter.
+    steps
+        Steps, one call of the network each.
 
-    Notes
-    -----
-    From t to t' a mode goes to ``x (P + t' C) / (P + t C) + (1 - t' / t) r`` with noise of the power ``(t - t') C
-    (P + t' C) / (P + t C)``. The residual is taken to change like ``t C / (P + t C)`` meanwhile, as that of another
-    Gaussian does. The corrector takes the mean of both ends (stochastic Heun, of second weak order).
+    References
+    ----------
+    Ho, Jain & Abbeel 2020, arXiv:2006.11239 (the bridge between two steps); Bao et al. 2022, arXiv:2201.06503 (the variance
+    of the clean image in it).
     """
     shape, dtype = x.shape, x.dtype
-    power, noise = denoiser.power(shape, dtype), noise.astype(dtype)
+    noise = noise.astype(dtype)
 
-    def residual(modes, t):
-        image = denoiser.mean + jnp.fft.irfft2(modes, s=shape)
-        return jnp.fft.rfft2(denoiser.residual(image, t * noise))
+    def step(x, at):
+        before, after, key = at
+        c, left = _capped(noise, before), _capped(noise, after)
+        a = left / c
+        bridge, spread = jax.random.split(key)
+        found = denoiser.estimate(x, c)
+        modes = jnp.fft.rfft2(found.mean) + a * jnp.fft.rfft2(x - found.mean)
+        modes += jnp.sqrt(left * (1 - a)) * jnp.fft.rfft2(jax.random.normal(bridge, shape, dtype))
+        modes += (1 - a) * jnp.fft.rfft2(denoiser.scatter(spread, found.weights, c))
+        return jnp.fft.irfft2(modes, s=shape), None
 
-    def step(modes, at):
-        t, after, key = at
-        white = jnp.fft.rfft2(jax.random.normal(key, shape, dtype))
-        shrink = (power + after * noise) / (power + t * noise)
-        moved = shrink * modes + jnp.sqrt((t - after) * noise * shrink) * white
-        first = residual(modes, t)
-        pushed = moved + (1 - after / t) * first
+    caps = _caps(jnp.sqrt(jnp.max(noise)), jnp.asarray(last, dtype), steps)
+    x, _ = jax.lax.scan(step, x, (caps[:-1], caps[1:], jax.random.split(key, steps)))
+    return x
 
-        def corrected():
-            # the residual at the end, as it would have been at the beginning
-            grown = (t / after) * shrink
-            return moved + (1 - after / t) * 0.5 * (first + grown * residual(pushed, after))
 
-        return jax.lax.cond(after > 0, corrected, lambda: pushed), None
+def _caps(largest: Float[Array, ""], last: Float[Array, ""], steps: int) -> Float[Array, " steps+1"]:
+    """Standard deviations s: none, then evenly in the logarithm to the last, then zero."""
+    from_one = jnp.asarray(np.linspace(0, 1, steps)[1:], largest.dtype)
+    between = FIRST * largest * (last / (FIRST * largest)) ** from_one
+    ends = jnp.asarray([jnp.inf, 0.0], largest.dtype)
+    return jnp.concatenate([ends[:1], between, ends[1:]])
 
-    at = jnp.asarray(times, dtype)
-    keys = jax.random.split(key, len(times) - 1)
-    modes, _ = jax.lax.scan(step, jnp.fft.rfft2(x - denoiser.mean), (at[:-1], at[1:], keys))
-    return denoiser.mean + jnp.fft.irfft2(modes, s=shape)
+
+def _capped(noise: Float[Array, "ky kx"], s: Float[Array, ""]) -> Float[Array, "ky kx"]:
+    return 1 / (1 / noise + 1 / s**2)
 
 
 def prior_draw(
-    denoiser: Denoiser, key, shape: tuple[int, int], sigma: float, number: int, last: float, dtype=jnp.float32
+    denoiser: Denoiser, key, shape: tuple[int, int], sigma: float, last: float, steps: int, dtype=jnp.float32
 ) -> Float[Array, "y x"]:
-    """A draw of the prior, from white noise of the standard deviation sigma down to ``last``, in ``number`` steps."""
+    """A draw of the prior, from white noise of the standard deviation sigma down to ``last``."""
     first, rest = jax.random.split(key)
     power = denoiser.power(shape, dtype)
     noise = jnp.full_like(power, sigma**2)
     white = jnp.fft.rfft2(jax.random.normal(first, shape, dtype))
     x = denoiser.mean + jnp.fft.irfft2(jnp.sqrt(power + noise) * white, s=shape)
-    return reverse(denoiser, rest, x, noise, levels(number, last / sigma))
+    return reverse(denoiser, rest, x, noise, last, steps)
 
 
-__all__ = ["levels", "prior_draw", "reverse"]
+__all__ = ["prior_draw", "reverse"]

@@ -14,8 +14,10 @@ from invprob.operators.base import Structure
 from invprob.operators.fourier import half_shape
 from invprob.priors.base import HasColouredDenoiser, HasSample, HasScore
 from invprob.priors.denoiser import Denoiser
-from invprob.priors.diffusion import levels, prior_draw, reverse
+from invprob.priors.diffusion import prior_draw, reverse
 from invprob.priors.gaussian import Gaussian
+
+STEPS = 40  # of the reverse diffusion
 
 
 @dataclass(frozen=True)
@@ -108,20 +110,20 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         return self.denoiser(flux * x, flux**2 * noise) / flux
 
     def denoised_draw(
-        self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = 20
+        self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = STEPS
     ) -> Float[Array, "y x"]:
         """A draw of ``p(x0) N(x; x0, C)`` for stationary noise of the power spectrum C."""
         flux = self.flux.astype(x.dtype)
-        return reverse(self.denoiser, key, flux * x, flux**2 * noise, levels(steps)) / flux
+        return reverse(self.denoiser, key, flux * x, flux**2 * noise, self.training.smallest, steps) / flux
 
     def at(self, sigma: Float[Array, ""] | float) -> Blurred:
         """The prior of the image with white noise of this standard deviation, which has a score."""
         return Blurred(self, jnp.asarray(sigma, jnp.float32))
 
-    def sample(self, key, steps: int = 50) -> Float[Array, "y x"]:
+    def sample(self, key, steps: int = 2 * STEPS) -> Float[Array, "y x"]:
         """One draw of the prior, flux per pixel."""
         range_, dtype = self.training, self.denoiser.mean.dtype
-        drawn = prior_draw(self.denoiser, key, self.shape, range_.largest, steps, range_.smallest, dtype)
+        drawn = prior_draw(self.denoiser, key, self.shape, range_.largest, range_.smallest, steps, dtype)
         return drawn / self.flux.astype(dtype)
 
 

@@ -5,8 +5,9 @@
     python tests/benchmarks/learned.py ground             # the ground simulations, beside the other priors
     python tests/benchmarks/learned.py ground --method sample --draws 200
     python tests/benchmarks/learned.py speed              # effective samples an hour
-    python tests/benchmarks/learned.py calibrate --cases 100 --truths prior
-    python tests/benchmarks/learned.py calibrate --cases 100 --truths simulator
+    python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
+    python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --truths simulator --side 64
+    python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --control noise
 
 Errors are root mean squares. The Wiener filter beside is that of the prior's own power spectrum.
 """
@@ -179,10 +180,10 @@ def speed(args: argparse.Namespace) -> None:
 
 
 def calibrated(args: argparse.Namespace) -> None:
-    """The card of the prior at 32 x 32: truths of the prior test the sampler, those of the simulator the network."""
+    """The card of the prior: truths of the prior test the sampler, those of the simulator the network."""
     from invprob.calibration import PureDraw, Thinned, calibrate
 
-    side = 32
+    side = args.side
     prior = prior_of(args.prior, (side, side))
     post, _ = blurred(prior, jax.random.key(3), side, 100.0, 6.0)
     kinds = {"prior": None, "simulator": None, "disks": ("disk",), "bulges": ("bulge",)}
@@ -195,7 +196,7 @@ def calibrated(args: argparse.Namespace) -> None:
         analysed = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v / 1.3)
     if args.control == "psf":
         analysed = eqx.tree_at(lambda p: p.likelihood.operator.otf, post, replace_fn=lambda t: t ** (1.05**2))
-    draw = PureDraw(Thinned(Split(steps=args.steps), args.thin))
+    draw = PureDraw(Thinned(Split(steps=args.steps), args.thin, num_chains=1), batch=10)
     found = calibrate(post, draw, jax.random.key(args.seed), truths=truths, analysed=analysed, num_cases=args.cases,
                       num_draws=args.draws)  # fmt: skip
     if args.out:
@@ -224,8 +225,9 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--own", action="store_true", help="count the noise that real images have themselves as noise")
     parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=16, help="of the reverse diffusion")
-    parser.add_argument("--thin", type=int, default=2, help="sweeps from one draw to the next")
+    parser.add_argument("--side", type=int, default=32, help="pixels on a side; truths of the simulator need 64")
+    parser.add_argument("--steps", type=int, default=40, help="of the reverse diffusion")
+    parser.add_argument("--thin", type=int, default=1, help="sweeps from one draw to the next")
     parser.add_argument("--truths", default="prior", choices=("prior", "simulator", "disks", "bulges"))
     parser.add_argument("--control", default="none", choices=("none", "noise", "psf"))
     parser.add_argument("--seed", type=int, default=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from invprob.operators.fourier import frequencies, half_shape
-from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
+from invprob.priors.denoiser import SHARES, Denoiser, Estimate, Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import DenoiserPrior, Training
 
 SHAPE = (12, 15)
@@ -109,14 +109,57 @@ def test_the_reverse_diffusion_is_exact_for_a_gaussian(noise):
     assert ((np.abs(wrong) ** 2).mean(0) / np.prod(SHAPE) / left).max() > 1 + 10 * np.sqrt(2 / number)
 
 
-def test_more_steps_change_little_where_it_is_not_gaussian():
-    """The corrector: the mean of many draws is nearly that of four times the steps."""
-    prior, C = stirred(size=0.05), coloured()
-    x = jnp.asarray(prior.gaussian.sample(jax.random.key(3)), jnp.float64)
-    keys = jax.random.split(jax.random.key(5), 300)
-    few, many = (jax.jit(jax.vmap(lambda k, n=n: prior.denoised_draw(k, x, C, steps=n)))(keys) for n in (20, 80))
-    spread = few.std(0).mean()
-    assert np.abs(few.mean(0) - many.mean(0)).mean() < 0.1 * spread
+class Brightnesses(Denoiser):
+    """The exact denoiser of images that are as bright as the prior, or fainter by one of `SHARES`, all as likely."""
+
+    def _residual(self, x, noise):
+        power = self.power(x.shape, x.dtype) * jnp.asarray([1.0, *SHARES])[:, None, None]
+        energy = jnp.abs(jnp.fft.rfft2(x - self.mean)) ** 2 / x.size
+        misfit = jax.vmap(lambda p: mean_over_modes(energy / (p + noise) + jnp.log(p + noise), x.shape))(power)
+        weights = jax.nn.softmax(-0.5 * x.size * misfit)
+        means = self.mean + jnp.fft.irfft2(power / (power + noise) * jnp.fft.rfft2(x - self.mean), s=x.shape)
+        fainter = jnp.broadcast_to(weights[1:], (*x.shape, len(SHARES)))
+        return jnp.tensordot(weights, means, 1) - self.wiener(x, noise), fainter
+
+
+class OneSpread(Brightnesses):
+    """The same, with the spread of the brightest images for all."""
+
+    def estimate(self, x, noise):
+        found = super().estimate(x, noise)
+        return Estimate(found.mean, jnp.zeros_like(found.weights).at[0].set(1))
+
+
+@pytest.mark.parametrize(("kind", "right"), [(Brightnesses, True), (OneSpread, False)])
+def test_the_reverse_diffusion_draws_faint_images_as_it_does_bright_ones(kind, right):
+    """Truth and draw are exchangeable given the noisy image: the mean of any statistic in any group of those is equal."""
+    base, C = blank().denoiser, coloured()
+    prior = DenoiserPrior(kind(base.network, base.spectrum, base.mean), SHAPE, Training(smallest=1e-4))
+    gaussian, amplitudes = prior.gaussian, jnp.sqrt(jnp.asarray([1.0, *SHARES]))
+    power = gaussian.covariance.power
+
+    def energy(x):
+        return jnp.log(mean_over_modes(jnp.abs(jnp.fft.rfft2(x - prior.denoiser.mean)) ** 2 / power, SHAPE))
+
+    @jax.jit
+    @jax.vmap
+    def case(key):
+        which, image, noise, draw = jax.random.split(key, 4)
+        bright = amplitudes[jax.random.randint(which, (), 0, len(amplitudes))]
+        truth = prior.denoiser.mean + bright * (gaussian.sample(image) - prior.denoiser.mean)
+        white = jnp.fft.rfft2(jax.random.normal(noise, SHAPE))
+        x = truth + jnp.fft.irfft2(jnp.sqrt(C) * white, s=SHAPE)
+        found = prior.denoised_draw(draw, x, C)
+        return jnp.argmax(Brightnesses.estimate(prior.denoiser, x, C).weights[:, 0, 0]), energy(found) - energy(truth)
+
+    group, moved = map(np.asarray, case(jax.random.split(jax.random.key(8), 500)))
+    pulls = []
+    for which in np.unique(group):
+        mine = moved[group == which]
+        if len(mine) > 20:
+            pulls.append(abs(mine.mean()) / (mine.std() / np.sqrt(len(mine))))
+    assert len(pulls) >= 2
+    assert max(pulls) < 4 if right else max(pulls) > 10
 
 
 def test_draws_of_the_prior():

@@ -40,7 +40,7 @@ class Split(AbstractMarkov):
     num_warmup
         Sweeps of warm-up.
     steps
-        Steps of the reverse diffusion, two calls of the network each.
+        Steps of the reverse diffusion, one call of the network each.
     share
         Largest eigenvalue of ``C H``.
     depth
@@ -55,7 +55,7 @@ class Split(AbstractMarkov):
     """
 
     num_warmup: int = 20
-    steps: int = 20
+    steps: int = 40
     share: float = 0.95
     depth: float = 1e-4
     hot: float = 1e3
@@ -94,7 +94,7 @@ class Split(AbstractMarkov):
             return self._swept(problem, place.x, hot, *jax.random.split(key))
 
         places = jax.vmap(one)(chains.position, jax.random.split(key, len(chains.info.accept)))
-        cost = jnp.full(len(chains.info.accept), 2 * self.steps - 1, jnp.int32)
+        cost = jnp.full(len(chains.info.accept), self.steps, jnp.int32)
         return Chains(places, None, chains.step + 1, eqx.tree_at(lambda i: i.gradients, chains.info, cost))
 
     def latent(self, problem: Auxiliary, position: Place) -> Float[Array, "y x"]:

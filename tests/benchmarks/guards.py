@@ -1,0 +1,143 @@
+"""What a learned prior says of what it has not seen, as a Markdown table and a picture.
+
+    python tests/benchmarks/guards.py --out docs/guards.png
+
+A galaxy of the simulator behind a PSF of 0.5 arcsec in pixels of 0.1 arcsec; the same with the trail of a satellite, with
+a cosmic ray, merging with another one, with a star in its place, and with a PSF that is 8 % too wide. Each is sampled
+under `galaxies`, tested by data fission and compared with the Gaussian prior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ground_sims import head, row
+
+import invprob
+from invprob.learn.galaxies import Population, Simulator
+from invprob.pipeline.model import build_model
+
+SIDE, PIXEL, REFINE, FWHM, SNR = 28, 0.1, 2, 0.5, 150.0
+MARGIN = 16  # latent pixels on a side that are cut off a scene, whose light may come round
+WRONG = 1.08  # of a PSF's width
+CASES = ("galaxy", "trail", "cosmic ray", "merger", "star", "PSF")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An observation, and the scene behind it in flux per latent pixel."""
+
+    name: str
+    observation: invprob.Observation
+    truth: np.ndarray
+
+
+def population(seed: int, **fields) -> Simulator:
+    """One galaxy in the middle, in the latent pixels."""
+    scale = PIXEL / REFINE
+    fixed = {"pixel_scales": (scale, scale), "crowding": (0.0, 1.0), "centred": True, "brightest": 21.5, "faintest": 22.0}
+    return Simulator(Population(**{**fixed, **fields}), seed)
+
+
+def scene(name: str, seed: int) -> np.ndarray:
+    """Flux per latent pixel."""
+    side = SIDE * REFINE + 2 * MARGIN
+    one = population(seed)
+    if name == "star":
+        return one.psf.withFlux(10 ** (-0.4 * (20.0 - 25.937))).drawImage(nx=side, ny=side, scale=PIXEL / REFINE).array
+    image = one.stamp(side)
+    if name == "merger":
+        other = population(seed + 1, size=0.2).stamp(side)
+        y, x = np.indices(image.shape) - side / 2
+        r, angle = np.hypot(y + 5, x - 3), np.arctan2(y + 5, x - 3)
+        tail = np.exp(-0.5 * ((r - 12 - 3 * angle) / 1.2) ** 2) * (np.abs(angle) < 1.6)
+        image = np.roll(image, (-4, -5), (0, 1)) + np.roll(other, (5, 6), (0, 1)) + 0.3 * image.sum() * tail / tail.sum()
+    return image
+
+
+def made(name: str, seed: int) -> Case:
+    """Data of the model itself, with noise, and what is wrong with them."""
+    rng = np.random.default_rng(seed)
+    psf = invprob.PSF.moffat(FWHM, beta=3.5, pixel_scale=PIXEL / REFINE)
+    frame = invprob.Frame((SIDE, SIDE), pixel_scale=PIXEL, unit="electron/s", zeropoint=25.937)
+    empty = np.zeros((SIDE, SIDE))
+    given = invprob.Observation(empty, np.ones_like(empty), empty == 0, psf, frame)
+    model = build_model(given, invprob.Config.make(prior="galaxies", refine=REFINE, dtype="float32"))
+    truth = scene(name, seed)
+    inner = truth[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    latent = np.zeros(model.frame.shape, np.float32)
+    latent[model.frame.footprint] = inner
+    clean = np.asarray(model.likelihood.operator.apply(jnp.asarray(latent)))
+    sigma = np.sqrt(np.sum(clean**2)) / SNR
+    data = clean + sigma * rng.standard_normal(clean.shape)
+    y, x = np.indices(data.shape)
+    if name == "trail":
+        away = (y - 0.35 * x - 8) / np.hypot(1, 0.35)
+        data = data + 8 * sigma * np.exp(-0.5 * (away / (FWHM / PIXEL / 2.355)) ** 2)
+    if name == "cosmic ray":
+        data[17, 8:11] += 30 * sigma
+    if name == "PSF":
+        psf = invprob.PSF.moffat(WRONG * FWHM, beta=3.5, pixel_scale=PIXEL / REFINE)
+    return Case(name, replace(given, data=data, variance=np.full(data.shape, sigma**2), psf=psf), inner)
+
+
+def pictured(cases: list[tuple[Case, invprob.Samples]], path: str) -> None:
+    """Data, truth, image and what differs from the Gaussian prior, a row for each case."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(cases), 5, figsize=(10, 2 * len(cases)), layout="constrained", squeeze=False)
+    titles = ("data", "truth", "image", "(image - Gaussian) / error", "known from the data")
+    for line, (case, found) in zip(axes, cases, strict=True):
+        top = float(np.quantile(case.truth, 0.998))
+        for ax, image in zip(line[:3], (case.observation.data / REFINE**2, case.truth, found.image), strict=True):
+            ax.imshow(np.arcsinh(10 * image / top), origin="lower", cmap="gray", vmin=-0.3, vmax=3)
+        line[3].imshow(found.swap, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
+        line[4].imshow(found.evidence, origin="lower", cmap="viridis", vmin=0, vmax=1)
+        line[0].set_ylabel(case.name)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
+    parser.add_argument("--draws", type=int, default=100, help="of all chains")
+    parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--out", help="picture to write")
+    args = parser.parse_args()
+    config = invprob.Config.make(
+        prior="galaxies", method="sample", num_samples=args.draws, chains=args.chains, refine=REFINE, dtype="float32",
+        fission_test=True, swap="gaussian",
+    )  # fmt: skip
+    done = []
+    head("case", "chi-square / datum", "p by fission", "of chi-square", "of structure", "differs from Gaussian, rms",
+         "at most", "in range", "status", "seconds")  # fmt: skip
+    for name in args.cases:
+        case = made(name, args.seed)
+        begun = time.perf_counter()
+        found = invprob.deconvolve(case.observation, config)
+        seconds = time.perf_counter() - begun
+        done.append((case, found))
+        values = [found.chi2 / found.num_data]
+        values += [found.cards[key][0] for key in ("FISSION", "FISSCHI2", "FISSSTRU", "SWAPRMS", "SWAPMAX")]
+        row(name, *(f"{v:.3g}" for v in values), "yes" if found.cards["INRANGE"][0] else "no", found.status.name,
+            f"{seconds:.0f}")  # fmt: skip
+    if args.out:
+        pictured(done, args.out)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", False)
+    main()
