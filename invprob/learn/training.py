@@ -118,7 +118,7 @@ def weight(denoiser: Denoiser, x: Float[Array, "y x"], noise: Float[Array, "ky k
     return jnp.minimum(left(power) / left(share * power), HEAVIEST)
 
 
-def octaves(shape: tuple[int, int]) -> Float[Array, "ky kx"]:
+def octaves(shape: tuple[int, ...]) -> Float[Array, "ky kx"]:
     """How much a mode counts: half as each other one, half as each octave of frequencies; one in the mean.
 
     The best denoiser is the same one with any weights. Were all modes alike, the total flux would be one number in

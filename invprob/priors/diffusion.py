@@ -1,15 +1,15 @@
 """Draws of a denoiser's prior, and of what is clean given what is noisy, by the reverse of a diffusion.
 
-The noise, of the power spectrum C, is taken away along the family ``1 / (1 / C + 1 / s^2)`` as s falls: first where it is
-loudest, until what is left is white, of the standard deviation s. So every diffusion ends on the same way, that of white
-noise, whatever it began with, and a draw of the prior and one of what is clean agree in the smallest structure.
+The noise, of the power spectrum C, is taken away along the family ``1 / (1 / C + 1 / s^2)`` as s falls: first where it
+is loudest, until what is left is white, of the standard deviation s. So every diffusion ends on the same way, whatever
+it began with, and a draw of the prior and one of what is clean agree in the smallest structure.
 
 From c to a smaller c' of the family, with ``a = c' / c`` in each mode,
 
     x' = D + a (x - D) + (c' (1 - a))^1/2 W + (1 - a) V^1/2 W',      D = E[x0 | x],
 
-which is exact if x0 given x is Gaussian of the covariance V. Its mean is exact always. V is that of the denoiser's filters;
-for a Gaussian prior it is exact, and so are the draws, whatever the number of steps.
+which is exact if x0 given x is Gaussian of the covariance V. Its mean is exact always. V is that of the denoiser's
+filters; for a Gaussian prior it is exact, and so are the draws, whatever the number of steps.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def reverse(
 
     References
     ----------
-    Ho, Jain & Abbeel 2020, arXiv:2006.11239 (the bridge between two steps); Bao et al. 2022, arXiv:2201.06503 (the variance
-    of the clean image in it).
+    Ho, Jain & Abbeel 2020, arXiv:2006.11239 (the bridge between two steps); Bao et al. 2022, arXiv:2201.06503 (the
+    variance of the clean image in it).
     """
     shape, dtype = x.shape, x.dtype
     noise = noise.astype(dtype)

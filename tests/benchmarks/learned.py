@@ -113,9 +113,20 @@ def ellipticity_error(image: np.ndarray, simulation: Simulation) -> float:
     return float(np.hypot(*(shapes[0] - shapes[1])))
 
 
+def covered(draws: np.ndarray, simulation: Simulation) -> tuple[float, float]:
+    """Part of the pixels inside the mask whose truth lies in their 68 % interval, and the flux's distance in errors."""
+    low, high = np.quantile(draws, (0.16, 0.84), axis=0)
+    inside = simulation.inside
+    part = np.mean(((low <= simulation.truth) & (simulation.truth <= high))[inside])
+    flux = draws[:, inside].sum(1)
+    return float(part), float((simulation.truth[inside].sum() - flux.mean()) / flux.std(ddof=1))
+
+
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations: relative error, flux and ellipticity inside the mask, chi-square."""
-    head("prior", "file", "relative error", "flux error, %", "ellipticity error", "chi-square / datum", "seconds")
+    extra = ["68 % of pixels", "flux, errors"] if args.method == "sample" else []
+    errors = ("relative error", "flux error, %", "ellipticity error", "chi-square / datum")
+    head("prior", "file", *errors, *extra, "seconds")
     cases = [(args.prior, False), *(OTHERS if args.others else ())]
     for prior, positive in cases:
         found = []
@@ -123,7 +134,9 @@ def ground(args: argparse.Namespace) -> None:
             if args.files and path.stem.removeprefix("ground_") not in args.files:
                 continue
             simulation = Simulation.read(path)
-            more = {"method": args.method, "num_samples": args.draws} if args.method == "sample" else {"num_samples": 0}
+            more: dict = {"num_samples": 0}
+            if args.method == "sample":
+                more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
             config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
             begun = time.perf_counter()
             result = invprob.deconvolve(invprob.read_fits(path, psf="[KERNEL]", dtype="float32"), config)
@@ -132,13 +145,14 @@ def ground(args: argparse.Namespace) -> None:
             one = (
                 simulation.relative_error(image), 100 * simulation.flux_error(image),
                 ellipticity_error(image, simulation), result.chi2 / result.num_data,
+                *(covered(np.asarray(result.draws), simulation) if args.method == "sample" else ()),
             )  # fmt: skip
             found.append(one)
             name = f"{prior}{' positive' if positive else ''}"
             row(name, simulation.name, *(f"{v:.3f}" for v in one), f"{seconds:.0f} ({result.status.name})")
-        error, flux, shape, chi2 = np.array(found).T
-        medians = (np.median(error), np.median(np.abs(flux)), np.median(shape), np.median(chi2))
-        row(name, "median", *(f"{v:.3f}" for v in medians), "")
+        table = np.array(found)
+        table[:, 1] = np.abs(table[:, 1])
+        row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=0)), "")
 
 
 def blurred(prior: DenoiserPrior, key, side: int, snr: float, fwhm: float = 8.0) -> tuple[Posterior, np.ndarray]:
@@ -221,6 +235,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=200, help="galaxies")
     parser.add_argument("--method", default="map", choices=("map", "sample"))
     parser.add_argument("--draws", type=int, default=200, help="draws of all chains, or of each case")
+    parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--own", action="store_true", help="count the noise that real images have themselves as noise")

@@ -1,5 +1,7 @@
 """Training: what the loss is, stamps with noise of their own, and a run that goes on with the same numbers."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,9 @@ from invprob.learn import run as run_module
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
-from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
-from invprob.priors.denoiser import untrained
+from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum, octaves
+from invprob.operators.fourier import frequencies
+from invprob.priors.denoiser import mean_over_modes, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.stored import learned_prior, load_weights
 
@@ -89,6 +92,17 @@ def test_the_wiener_filter_has_the_loss_of_an_untrained_network():
     blank = untrained(jax.random.key(0), *measured_spectrum(stamps), **SMALL)
     ours, wiener = eqx.filter_jit(loss)(blank, stamps, Noise(), jax.random.key(3))
     np.testing.assert_allclose(ours, wiener, rtol=1e-6)
+
+
+def test_octaves_count_half_and_modes_half():
+    shape = (64, 64)
+    counts, number = octaves(shape), 64 * frequencies(shape)
+    assert float(mean_over_modes(counts, shape)) == pytest.approx(1, rel=1e-5)
+    rings = [
+        float(mean_over_modes(jnp.where((number >= a) & (number < 2 * a), counts - 0.5, 0), shape)) for a in (2, 4, 8)
+    ]
+    np.testing.assert_allclose(rings, np.mean(rings), rtol=0.15)
+    assert 0.05 < float(counts[0, 0]) / 64**2 < 0.1  # the total flux
 
 
 @pytest.mark.slow
@@ -175,6 +189,10 @@ def test_populations_that_do_not_fit(recipe, tmp_path):
         train(wrong, tmp_path / "a.eqx")
     with pytest.raises(UsageError, match="brightest is below faintest"):
         Population(brightest=30)
+    with pytest.raises(
+        UsageError, match=r"disk_ends are two rising numbers of half-light radii from 1.5 on, not \(5, 3\)"
+    ):
+        Population(disk_ends=(5, 3))
 
 
 def test_a_folder_without_stamps(tmp_path):
@@ -267,3 +285,16 @@ def test_galaxies_in_the_middle():
         y, x = np.indices(image.shape)
         assert abs((y * image).sum() / image.sum() - 16) < 3 and abs((x * image).sum() / image.sum() - 16) < 3
     assert max(np.hypot(*(np.array(np.unravel_index(a.argmax(), a.shape)) - 16)) for a in anywhere) > 6
+
+
+def test_galaxies_end_where_the_population_says():
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    disk = Population(
+        pixel_scales=(0.05, 0.05), crowding=(0.0, 1.0), faintest=22.0, centred=True, kinds=("disk",), flattening=0.0,
+        arms=0.0, knots=0.0, size=0.2, size_slope=0.0, size_scatter=0.0, lam_over_diam=0.0, jitter=0.0, box=0.0,
+    )  # fmt: skip
+    y, x = np.indices((64, 64)) - 32
+    for end, beyond in ((2.5, False), (5.0, True)):
+        image = stamps(replace(disk, disk_ends=(end, end)), 1, 64, 0)[0]
+        outside = image[np.hypot(y, x) > 2.5 * 4 + 2].sum() / image.sum()
+        assert outside > 0.02 if beyond else abs(outside) < 1e-3

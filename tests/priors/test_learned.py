@@ -132,7 +132,7 @@ class OneSpread(Brightnesses):
 
 @pytest.mark.parametrize(("kind", "right"), [(Brightnesses, True), (OneSpread, False)])
 def test_the_reverse_diffusion_draws_faint_images_as_it_does_bright_ones(kind, right):
-    """Truth and draw are exchangeable given the noisy image: the mean of any statistic in any group of those is equal."""
+    """Truth and draw are exchangeable given the noisy image: any statistic has the same mean in any group of those."""
     base, C = blank().denoiser, coloured()
     prior = DenoiserPrior(kind(base.network, base.spectrum, base.mean), SHAPE, Training(smallest=1e-4))
     gaussian, amplitudes = prior.gaussian, jnp.sqrt(jnp.asarray([1.0, *SHARES]))
