@@ -18,6 +18,7 @@ from invprob.learn.recipe import Recipe
 from invprob.learn.training import WHITE, WIDTH, Stamps
 from invprob.priors.learned import Training
 
+NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
 
 
@@ -64,8 +65,9 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
             note(f"  {done} of {total} stamps")
 
     images = stamps(kinds, number + recipe.validation, recipe.size, recipe.seed, progress)
+    smallest, largest, widest = noise_range()
     about = Training(
-        recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint, *noise_range(),
+        recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint, smallest, largest, widest=widest,
         card={"simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number},
     )  # fmt: skip
     parts = [Stamps(jnp.asarray(a), jnp.zeros(len(a), jnp.float32)) for a in (images[:number], images[number:])]
@@ -73,7 +75,8 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
 
 
 def noise_range() -> tuple[float, float, float]:
-    """Smallest and largest standard deviation of white noise in the training, and the widest PSF of coloured noise."""
+    """Smallest and largest standard deviation of white noise in the training, in units of the network, and the widest
+    PSF of coloured noise."""
     return 10 ** WHITE[0], 10 ** WHITE[1], WIDTH[1]
 
 
@@ -113,12 +116,16 @@ def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps,
         )
     note(f"read {len(paths)} stamps from {folder}")
     known = [w for w in widths if w is not None]
+    scale = float(np.sqrt(np.median(variances))) / NOISE
+    smallest, largest, widest = noise_range()
     about = Training(
         recipe.name, (min(scales), max(scales)), float(np.median(known)) if known else None,
-        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint, *noise_range(),
+        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint, scale * smallest, scale * largest, scale, widest,
         card={"folder": folder.name, "number": len(paths)},
     )  # fmt: skip
-    every = Stamps(jnp.asarray(np.array(images), jnp.float32), jnp.asarray(variances, jnp.float32))
+    every = Stamps(
+        jnp.asarray(np.array(images) / scale, jnp.float32), jnp.asarray(np.array(variances) / scale**2, jnp.float32)
+    )
     order, kept = random.permutation(len(paths)), recipe.validation
     parts = [Stamps(every.images[which], every.variance[which]) for which in (order[kept:], order[:kept])]
     return parts[0], parts[1], about

@@ -195,7 +195,8 @@ class GeneratorPrior(HasTransform, HasSample):
         n = self.generator.size
         inside = tuple(slice((side - n) // 2, (side - n) // 2 + n) for side in self.shape)
         made = Function(self.generator, Structure((self.generator.code,)))
-        return compose(Multiply(1 / self.flux, self.structure), Pad(self.shape, inside), made)
+        to_unit = Multiply(self.training.scale / self.flux, self.structure)
+        return compose(to_unit, Pad(self.shape, inside), made)
 
     def sample(self, key: Any) -> Float[Array, "y x"]:
         """One draw of the prior, flux per pixel."""

@@ -38,6 +38,9 @@ class Training:
         AB magnitude of one unit of flux; None where there is none.
     smallest, largest
         Standard deviations of white noise between which the denoiser was trained, in that unit.
+    scale
+        What one unit of the network is, in that unit: stamps of any unit are trained on in units in which their noise
+        is that of an exposure of Hubble's.
     widest
         FWHM in pixels of the widest PSF that noise was coloured with.
     hash
@@ -53,6 +56,7 @@ class Training:
     zeropoint: float | None = None
     smallest: float = 1e-4
     largest: float = 10.0
+    scale: float = 1.0
     widest: float = 50.0
     hash: str = ""
     card: Any = field(default=None, compare=False, hash=False)
@@ -91,11 +95,16 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         return Structure(self.shape)
 
     @property
+    def gain(self) -> Float[Array, ""]:
+        """What one unit of the image is in that of the network."""
+        return self.flux / self.training.scale
+
+    @property
     def gaussian(self) -> Gaussian:
         """The Gaussian prior of the same mean and power: this one, where the network is untrained."""
         dtype = jnp.result_type(self.denoiser.mean, self.flux)
-        power = self.denoiser.power(self.shape, dtype) / self.flux**2
-        return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.flux, dtype), Stationary(power, self.shape))
+        power = self.denoiser.power(self.shape, dtype) / self.gain**2
+        return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.gain, dtype), Stationary(power, self.shape))
 
     def matched(self) -> Gaussian:
         return self.gaussian
@@ -106,15 +115,15 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
 
     def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
         """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid."""
-        flux = self.flux.astype(x.dtype)
-        return self.denoiser(flux * x, flux**2 * noise) / flux
+        gain = self.gain.astype(x.dtype)
+        return self.denoiser(gain * x, gain**2 * noise) / gain
 
     def denoised_draw(
         self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = STEPS
     ) -> Float[Array, "y x"]:
         """A draw of ``p(x0) N(x; x0, C)`` for stationary noise of the power spectrum C."""
-        flux = self.flux.astype(x.dtype)
-        return reverse(self.denoiser, key, flux * x, flux**2 * noise, self.training.smallest, steps) / flux
+        gain, last = self.gain.astype(x.dtype), self.training.smallest / self.training.scale
+        return reverse(self.denoiser, key, gain * x, gain**2 * noise, last, steps) / gain
 
     def at(self, sigma: Float[Array, ""] | float) -> Blurred:
         """The prior of the image with white noise of this standard deviation, which has a score."""
@@ -122,9 +131,9 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
 
     def sample(self, key, steps: int = 2 * STEPS) -> Float[Array, "y x"]:
         """One draw of the prior, flux per pixel."""
-        range_, dtype = self.training, self.denoiser.mean.dtype
-        drawn = prior_draw(self.denoiser, key, self.shape, range_.largest, range_.smallest, steps, dtype)
-        return drawn / self.flux.astype(dtype)
+        dtype = self.denoiser.mean.dtype
+        first, last = (s / self.training.scale for s in (self.training.largest, self.training.smallest))
+        return prior_draw(self.denoiser, key, self.shape, first, last, steps, dtype) / self.gain.astype(dtype)
 
 
 class Blurred(HasScore):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from astropy.io import fits
 from typer.testing import CliRunner
 
 from invprob.cli import app
@@ -199,6 +200,33 @@ def test_a_folder_without_stamps(tmp_path):
     (tmp_path / "r.toml").write_text(f'validation = 1\n[stamps]\nfolder = "{tmp_path}"')
     with pytest.raises(InputError, match="0 FITS files"):
         train(Recipe.from_toml(tmp_path / "r.toml"), tmp_path / "a.eqx")
+
+
+def test_the_unit_of_stamps_does_not_matter(tmp_path):
+    """The same stamps in a unit a thousand times smaller: the same network, and the same prior in that unit."""
+    noise = 0.02 * np.random.default_rng(5).standard_normal((24, SIZE, SIZE))
+    priors = []
+    for name, unit in (("one", 1.0), ("other", 1000.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, image in enumerate(blobs(24) + noise):
+            header = fits.Header({"BUNIT": "nJy", "PIXSCALE": 0.03})
+            planes = [fits.ImageHDU((unit * image).astype(">f4"), header, "SCI")]
+            planes.append(fits.ImageHDU(np.full(image.shape, (0.02 * unit) ** 2, ">f4"), name="VAR"))
+            fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"{i:02}.fits")
+        text = RECIPE.replace("[simulated]\nnumber = 64", f'[stamps]\nfolder = "{folder}"')
+        (tmp_path / f"{name}.toml").write_text(text)
+        train(Recipe.from_toml(tmp_path / f"{name}.toml"), tmp_path / f"{name}.eqx")
+        priors.append(learned_prior(tmp_path / f"{name}.eqx", (SIZE, SIZE)))
+    one, other = priors
+    assert one.training.unit == "nJy" and one.training.scale == pytest.approx(0.02 / 3e-3, rel=1e-3)
+    assert other.training.scale == pytest.approx(1000 * one.training.scale, rel=1e-6)
+    assert other.training.smallest == pytest.approx(1000 * one.training.smallest, rel=1e-6)
+    x = jnp.asarray(blobs(1, key=3)[0])
+    np.testing.assert_allclose(other.denoise(1000 * x, 20.0), 1000 * one.denoise(x, 0.02), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        other.sample(jax.random.key(0), steps=4), 1000 * one.sample(jax.random.key(0), steps=4), rtol=1e-2, atol=1.0
+    )
 
 
 def test_the_command(tmp_path, monkeypatch):
