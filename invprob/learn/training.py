@@ -118,17 +118,6 @@ def weight(denoiser: Denoiser, x: Float[Array, "y x"], noise: Float[Array, "ky k
     return jnp.minimum(left(power) / left(share * power), HEAVIEST)
 
 
-def octaves(shape: tuple[int, ...]) -> Float[Array, "ky kx"]:
-    """How much a mode counts: half as each other one, half as each octave of frequencies; one in the mean.
-
-    The best denoiser is the same one with any weights. Were all modes alike, the total flux would be one number in
-    thousands, and its error would not be seen.
-    """
-    number = jnp.asarray(frequencies(shape), jnp.float32) * np.sqrt(shape[0] * shape[1])
-    wide = 1 / (number**2 + 0.25)
-    return 0.5 + 0.5 * wide / mean_over_modes(wide, shape)
-
-
 def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean weighted squared error, each mode in units of its size c, and that of the Wiener filter.
 
@@ -137,7 +126,6 @@ def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[A
     learn the noise.
     """
     fixed = jax.lax.stop_gradient(denoiser)
-    modes = octaves(stamps.images.shape[1:])
 
     def one(image, variance, key):
         shape = image.shape
@@ -154,7 +142,7 @@ def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[A
 
         def squared(estimate):
             error = (jnp.fft.rfft2(left) - fresh * jnp.fft.rfft2(estimate)) / size
-            return counts * mean_over_modes(modes * jnp.abs(error) ** 2, shape) / image.size
+            return counts * mean_over_modes(jnp.abs(error) ** 2, shape) / image.size
 
         return squared(wiener + denoiser.residual(x, total)), squared(wiener)
 

@@ -17,9 +17,8 @@ from invprob.learn import run as run_module
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
-from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum, octaves
-from invprob.operators.fourier import frequencies
-from invprob.priors.denoiser import mean_over_modes, untrained
+from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
+from invprob.priors.denoiser import untrained
 from invprob.priors.generator import Generator
 from invprob.priors.stored import learned_prior, load_weights
 
@@ -93,17 +92,6 @@ def test_the_wiener_filter_has_the_loss_of_an_untrained_network():
     blank = untrained(jax.random.key(0), *measured_spectrum(stamps), **SMALL)
     ours, wiener = eqx.filter_jit(loss)(blank, stamps, Noise(), jax.random.key(3))
     np.testing.assert_allclose(ours, wiener, rtol=1e-6)
-
-
-def test_octaves_count_half_and_modes_half():
-    shape = (64, 64)
-    counts, number = octaves(shape), 64 * frequencies(shape)
-    assert float(mean_over_modes(counts, shape)) == pytest.approx(1, rel=1e-5)
-    rings = [
-        float(mean_over_modes(jnp.where((number >= a) & (number < 2 * a), counts - 0.5, 0), shape)) for a in (2, 4, 8)
-    ]
-    np.testing.assert_allclose(rings, np.mean(rings), rtol=0.15)
-    assert 0.05 < float(counts[0, 0]) / 64**2 < 0.1  # the total flux
 
 
 @pytest.mark.slow
