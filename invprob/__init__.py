@@ -18,7 +18,8 @@ _WHERE = {
     "priors": "", "Posterior": "posterior", "Hierarchy": "posterior",
     # inference
     "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
-    "field_hierarchy": "infer.hierarchies", "with_noise_scale": "infer.hierarchies",
+    "field_hierarchy": "infer.hierarchies", "strength_hierarchy": "infer.hierarchies",
+    "with_noise_scale": "infer.hierarchies",
     "with_psf_width": "infer.hierarchies",
     "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
     "in_white_coordinates": "infer.white",
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from invprob.infer.diagnostics import Gate, Quality
     from invprob.infer.evidence import log_evidence, maximise_evidence
     from invprob.infer.find_map import find_map, solve, solve_many
-    from invprob.infer.hierarchies import field_hierarchy, with_noise_scale, with_psf_width
+    from invprob.infer.hierarchies import field_hierarchy, strength_hierarchy, with_noise_scale, with_psf_width
     from invprob.infer.laplace import laplace
     from invprob.infer.sample import sample
     from invprob.infer.samplers.gaussian import exact_draws

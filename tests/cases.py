@@ -301,6 +301,7 @@ SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
     "nuts": (samplers.NUTS, samplers.NUTS),
     "perturbed": (samplers.Perturbed, samplers.Perturbed),
     "split": (samplers.Split, lambda: samplers.Split(steps=3)),
+    "strength": (samplers.StrengthMixture, samplers.StrengthMixture),
 }
 
 # what each list has to cover: every final public class of these names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,6 +18,10 @@ from invprob.operators import Convolve
 from invprob.operators.base import Adjoint, compose
 from invprob.operators.convolve import dilated_transfer_function
 from invprob.posterior import Hierarchy, Posterior
+from invprob.priors.norms import AbstractNorm
+from invprob.priors.sparse import AbstractSparsity
+
+Sparse = AbstractSparsity | AbstractNorm
 
 
 class FieldModel(eqx.Module):
@@ -72,6 +77,78 @@ def field_hierarchy(
         "log_slope": jnp.log(jnp.asarray(20.0, likelihood.data.dtype)),
     }
     return Hierarchy(model, start, lower, upper)
+
+
+class StrengthModel(eqx.Module):
+    """theta -> posterior whose norms are ``exp(theta["log_strength"])`` times those of a given one.
+
+    Parameters
+    ----------
+    post
+        Posterior with a sparse prior (`TotalVariation`, `StarletSparsity`, ...) or a norm on the image, or a product
+        with such parts; Gaussian parts stay as they are.
+    """
+
+    post: Posterior
+
+    def __call__(self, theta: PyTree) -> Posterior:
+        factor = jnp.exp(theta["log_strength"])
+        parts, treedef = _parts(self.post.prior)
+        scaled = [p.stronger(factor) if isinstance(p, Sparse) else p for p in parts]
+        return Posterior(self.post.likelihood, treedef.unflatten(scaled))
+
+    @property
+    def rank(self) -> Float[Array, ""] | int:
+        """Power of the factor in the constant of the density."""
+        return sum(p.rank for p in _parts(self.post.prior)[0] if isinstance(p, Sparse))
+
+
+def _parts(prior: priors.AbstractPrior) -> tuple[list[Any], Any]:
+    """The parts of a product, or the prior itself."""
+    return jax.tree.flatten(
+        prior, is_leaf=lambda node: isinstance(node, priors.AbstractPrior) and not isinstance(node, priors.Product)
+    )
+
+
+def strength_hierarchy(post: Posterior, factor: float = 1e3) -> Hierarchy:
+    """The hierarchy of the strength of a sparse prior.
+
+    The norms are homogeneous, so that the density of an image under a strength s has the constant ``s^rank``, whatever
+    the norm: what has no closed form for a sum of two of them is not needed. What a norm leaves free (a constant, under
+    total variation) has no density and takes no part.
+
+    Parameters
+    ----------
+    post
+        Posterior with a sparse prior, a norm on the image, or a product of these and Gaussians.
+    factor
+        The strength is at most so many times that of the prior, and at least that divided by the factor, a priori flat
+        in its logarithm.
+
+    Returns
+    -------
+    Hierarchy
+        With ``theta = {"log_strength": ...}``, the logarithm of the factor of the strength, zero to begin with.
+
+    Raises
+    ------
+    CapabilityError
+        When the prior is of another kind.
+    """
+    if not factor > 1:
+        raise UsageError(f"the factor of the strength is above one, not {factor:g}")
+    parts = _parts(post.prior)[0]
+    good = all(isinstance(p, Sparse) or p.as_gaussian() is not None for p in parts)
+    if not good or not any(isinstance(p, Sparse) for p in parts):
+        names = ", ".join(sorted({type(p).__name__ for p in parts}))
+        raise CapabilityError(
+            f"the strength of a sum of norms is sampled: of TotalVariation, StarletSparsity, WaveletSparsity, Laplace "
+            f"and the like, not of {names}"
+        )
+    zero = jnp.zeros((), post.likelihood.data.dtype)  # type: ignore[attr-defined]
+    wide = jnp.log(zero + factor)
+    start, lower, upper = ({"log_strength": value} for value in (zero, -wide, wide))
+    return Hierarchy(StrengthModel(post), start, lower, upper)
 
 
 class LouderModel(eqx.Module):

@@ -23,6 +23,7 @@ from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.split import Split
+from invprob.infer.samplers.strength import StrengthMixture
 from invprob.infer.samplers.tfp import HMC, NUTS
 from invprob.operators.base import Structure, vdot
 from invprob.posterior import Hierarchy, Posterior
@@ -37,6 +38,7 @@ SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
     "langevin": lambda post, **settings: Langevin(**settings),
     "nuts": lambda post, **settings: NUTS(**settings),
     "split": lambda post, **settings: Split(**settings),
+    "strength": lambda post, **settings: StrengthMixture(**settings),
 }
 CHUNK = 16  # independent draws in one compiled call
 SCORE_RTOL = 1e-2  # between a score and the gradient of the log-density
@@ -64,7 +66,7 @@ def as_sampler(
     if not isinstance(post, sampler.takes):
         raise CapabilityError(
             f"sampler {sampler.name!r} takes a {sampler.takes.__name__}, not a {type(post).__name__}: for sampled "
-            "hyperparameters it is 'messenger', without them any other"
+            "hyperparameters it is 'messenger' or 'strength', without them any other"
         )
     return sampler, "chosen by the caller"
 
@@ -83,9 +85,15 @@ def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[Abstra
                 "convolution, Gaussian noise and a stationary Gaussian prior for every theta: Gibbs sampling of the "
                 "image, a messenger field and theta"
             )
+        if fits(strength := StrengthMixture(**settings), post):
+            return strength, (
+                "linear operator, Gaussian noise and the strength of a prior of norms: Gibbs sampling of the strength, "
+                "the scales and the image"
+            )
         raise CapabilityError(
             "no sampler for this hierarchy: for every theta a convolution behind a mask, a border or block sums, "
-            "Gaussian noise of independent data and a stationary Gaussian prior of one image are needed"
+            "Gaussian noise of independent data and a stationary Gaussian prior of one image are needed, or the "
+            "strength of a sparse prior as the only hyperparameter beside the scale of the noise"
         )
     name = type(post.prior).__name__
     if post.linear_gaussian() is not None:

@@ -104,11 +104,13 @@ def _check_hyper(config: Config) -> None:
         return
     what = "psf_error" if config.psf_error > 0 else "noise_scale 'sample'"
     what = "strength 'sample'" if config.strength == "sample" else what
-    if config.method != "sample" or config.prior != "gaussian" or config.positive:
+    if config.method != "sample" or config.prior == "lognormal" or is_learned(config.prior) or config.positive:
         raise UsageError(
-            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian', "
-            "not positive"
+            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian' "
+            "or a sparse one, not positive"
         )
+    if config.psf_error > 0 and config.prior != "gaussian":
+        raise UsageError(f"psf_error goes with prior 'gaussian', not with {config.prior!r}: leave it out")
     if config.strength != "sample":
         raise UsageError(f"{what} goes with strength 'sample': what noise and PSF can be depends on the image")
     if config.amplitude is not None:

@@ -18,7 +18,7 @@ from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.infer.evidence import Evidence, maximise_evidence
 from invprob.infer.find_map import as_solver
 from invprob.infer.fission import RTOL, strength_by_fission
-from invprob.infer.hierarchies import field_hierarchy, with_noise_scale, with_psf_width
+from invprob.infer.hierarchies import field_hierarchy, strength_hierarchy, with_noise_scale, with_psf_width
 from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
 from invprob.pipeline.learned import learned_prior, warnings
 from invprob.pipeline.listener import SILENT, Listener
@@ -34,6 +34,7 @@ SPECTRUM = {
     "log_scale": ("PRIORSCL", "k0, cycles per latent pixel"),
     "log_slope": ("PRIORSLP", "a"),
 }
+SPARSE = {"log_strength": ("PRIORSTR", "strength of the prior, in the noise of the data")}
 DATA = {
     "log_noise": ("NOISEFAC", "factor of the noise's sigma"),
     "log_width": ("PSFWID", "factor of the PSF's width"),
@@ -82,7 +83,8 @@ def nominal(model: Model, config: Config) -> Strength:
     if is_learned(config.prior):
         return _learned(model, config, SILENT)
     named = named_prior(config.prior)
-    return _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
+    found = _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
+    return replace(found, hierarchy=_of_strength(found.post, 1.0, model, config))
 
 
 def _sampled(hierarchy: Hierarchy, start: dict[str, Array], model: Model, config: Config) -> Hierarchy | None:
@@ -170,7 +172,7 @@ def _gaussian(model: Model, config: Config, listener: Listener) -> Strength:
 def hyper_cards(hyper: Mapping[str, np.ndarray]) -> Cards:
     """Median and 68 % interval of each hyperparameter that was sampled."""
     cards: Cards = {}
-    for name, (keyword, words) in {**SPECTRUM, **DATA}.items():
+    for name, (keyword, words) in {**SPECTRUM, **SPARSE, **DATA}.items():
         if name in hyper:
             low, middle, high = np.exp(np.percentile(hyper[name], [16, 50, 84]))
             cards[keyword] = (float(middle), f"{words}, median")
@@ -216,14 +218,29 @@ def _named(model: Model, config: Config, listener: Listener) -> Strength:
         "PRIORSTR": (strength, "strength of the prior, in the noise of the data"),
         "STRENGTH": (how, "how the prior's strength was chosen"),
     }
-    return _finished(model, config, _made(named, model, jnp.asarray(strength, model.dtype)), cards)
+    found = _finished(model, config, _made(named, model, jnp.asarray(strength, model.dtype)), cards)
+    unit = model.posterior(_made(named, model, jnp.ones((), model.dtype)))
+    return replace(found, hierarchy=_of_strength(unit, strength, model, config))
+
+
+def _of_strength(unit: Posterior, strength: float, model: Model, config: Config) -> Hierarchy | None:
+    """The hierarchy of the strength, from a posterior of strength one; None where nothing is sampled."""
+    if not config.samples_hyper:
+        return None
+    try:
+        hierarchy = strength_hierarchy(unit)
+    except CapabilityError as error:
+        raise UsageError(f"strength 'sample' does not go with prior {config.prior!r}: {error}") from None
+    return _sampled(hierarchy, {"log_strength": jnp.log(jnp.asarray(strength, model.dtype))}, model, config)
 
 
 def _strength_of(named: NamedPrior, model: Model, config: Config, listener: Listener) -> tuple[float, str]:
     """The strength, and in words how it was chosen."""
     if isinstance(config.strength, float):
         return config.strength, "set by hand"
-    if config.strength == "auto" and named.strength is not None:
+    if config.strength in ("auto", "sample") and named.strength is not None:
+        if config.strength == "sample":
+            return named.strength, "sampled with the image"
         return named.strength, "universal: in units of the noise"
     listener.note("choosing the prior's strength by data fission")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -30,6 +31,15 @@ class AbstractNorm(HasLogProb, HasProx):
     def cost(self, u: Float[Array, ...]) -> Float[Array, ""]:
         """``log p(0) - log p(u)``: the norm without the constant."""
 
+    @abstractmethod
+    def stronger(self, factor: Float[Array, ""]) -> AbstractNorm:
+        """The norm times a factor."""
+
+    @property
+    def rank(self) -> Float[Array, ""] | int:
+        """How many dimensions the norm is of: the density of the norm times f has f to this power as a constant."""
+        return math.prod(self.structure.shape)
+
 
 class Laplace(AbstractNorm, HasSeparableProx, HasTransform, HasSample):
     """Independent Laplace numbers, ``p(x) = prod_i exp(-|x_i| / b_i) / (2 b_i)``.
@@ -56,6 +66,9 @@ class Laplace(AbstractNorm, HasSeparableProx, HasTransform, HasSample):
 
     def cost(self, u):
         return jnp.sum(jnp.abs(u) / self.scale)
+
+    def stronger(self, factor):
+        return Laplace(self.scale / factor, self.shape)
 
     def log_prob(self, x):
         return -self.cost(x) - jnp.sum(jnp.broadcast_to(jnp.log(2 * self.scale), self.shape))
@@ -160,6 +173,13 @@ class L1Norm(AbstractNorm, HasSeparableProx):
     def cost(self, u):
         return jnp.sum(self.weights * jnp.abs(u))
 
+    def stronger(self, factor):
+        return L1Norm(self.weights * factor, self.shape)
+
+    @property
+    def rank(self):
+        return jnp.sum(jnp.broadcast_to(self.weights > 0, self.shape))
+
     def log_prob(self, x):
         return -self.cost(x)
 
@@ -196,6 +216,9 @@ class GroupNorm(AbstractNorm, HasSample):
 
     def cost(self, u):
         return jnp.sum(_length(u) / self.scale)
+
+    def stronger(self, factor):
+        return GroupNorm(self.scale / factor, self.shape)
 
     def log_prob(self, x):
         d = self.shape[0]

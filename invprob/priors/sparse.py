@@ -1,6 +1,8 @@
 """Sparse priors: few large coefficients of a linear map of the image."""
 
-from typing import ClassVar
+import math
+from abc import abstractmethod
+from typing import ClassVar, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -73,6 +75,15 @@ class AbstractSparsity(HasLogProb, HasTerms):
     def terms(self):
         return [(self.W, self.norm)]
 
+    @property
+    @abstractmethod
+    def rank(self) -> Float[Array, ""] | int:
+        """Rank of W, numbers without a weight left out: ``|f W x|`` has the constant f to this power as a density."""
+
+    def stronger(self, factor: Float[Array, ""]) -> Self:
+        """The prior of a strength that is so many times this one."""
+        return eqx.tree_at(lambda prior: prior.norm, self, self.norm.stronger(factor))
+
     def log_prob(self, x):
         return -self.norm.cost(self.W(x))
 
@@ -105,6 +116,10 @@ class TotalVariation(AbstractSparsity):
         self.W = Gradient(shape)
         kind = GroupNorm if isotropic else Laplace
         self.norm = kind(1 / inexact(strength), self.W.out_structure.shape)
+
+    @property
+    def rank(self):
+        return math.prod(self.structure.shape) - 1  # constants are free
 
     @property
     def strength(self) -> Float[Array, "..."]:
@@ -152,6 +167,11 @@ class StarletSparsity(AbstractSparsity):
         self.norm = Laplace(1 / strength, self.W.out_structure.shape)
 
     @property
+    def rank(self):
+        # an image without details is its own smooth version: a constant, and zero where it is zero outside
+        return math.prod(self.structure.shape) - (self.W.mode == "wrap")
+
+    @property
     def strength(self) -> Float[Array, "..."]:
         """Strength in the inverse unit of x."""
         return 1 / self.norm.scale
@@ -184,6 +204,10 @@ class WaveletSparsity(AbstractSparsity, HasProx):
     def __init__(self, shape: tuple[int, int], strength, name: str = "db4", levels: int | None = None):
         self.W = Wavelet(shape, name, levels)
         self.norm = L1Norm(jnp.where(self.W.is_detail, inexact(strength), 0), self.W.shape)
+
+    @property
+    def rank(self):
+        return self.norm.rank
 
     def prox(self, v, step):
         return self.W.adjoint(self.norm.prox(self.W(v), step))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from invprob.infer.hierarchies import StrengthModel
 from invprob.infer.sample import sample
 from invprob.infer.samplers import HMC, Perturbed, ScaleMixture
 from invprob.posterior import Hierarchy
@@ -20,10 +21,17 @@ def whatever_theta():
     return Hierarchy(lambda theta: post, zero, zero - 1, zero + 1)
 
 
+def any_strength():
+    """The strength of nothing."""
+    start = {"log_strength": jnp.zeros(())}
+    return Hierarchy(StrengthModel(small_problem(side=6)), start, {"log_strength": -1.0}, {"log_strength": 1.0})
+
+
 PROBLEMS = {
     "conditioned": lambda: masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11)),
     "filtered": lambda: periodic_problem(shape=(6, 7)),
     "messenger": whatever_theta,
+    "strength": any_strength,
 }
 LENGTH = {"nuts": 1500}
 

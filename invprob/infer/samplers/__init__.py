@@ -6,6 +6,7 @@ from invprob.infer.samplers.gibbs import ScaleMixture
 from invprob.infer.samplers.langevin import Langevin
 from invprob.infer.samplers.messenger import Messenger
 from invprob.infer.samplers.split import Split
+from invprob.infer.samplers.strength import StrengthMixture
 from invprob.infer.samplers.tfp import HMC, NUTS
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Perturbed",
     "ScaleMixture",
     "Split",
+    "StrengthMixture",
     "exact_draws",
     "exact_sampler",
 ]

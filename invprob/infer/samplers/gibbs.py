@@ -18,8 +18,12 @@ from invprob.infer.samplers.base import AbstractMarkov, Chains, Info
 from invprob.infer.solvers.cg import axpy, descend
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
+from invprob.priors.base import AbstractPrior
 from invprob.priors.gaussian import Gaussian
 from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
+
+Norms = tuple[tuple[AbstractLinearOperator, AbstractNorm], ...]
+Gaussians = tuple[tuple[AbstractLinearOperator, Gaussian], ...]
 
 
 class Mixture(eqx.Module):
@@ -40,8 +44,8 @@ class Mixture(eqx.Module):
     """
 
     like: likelihoods.Gaussian
-    norms: tuple[tuple[AbstractLinearOperator, AbstractNorm], ...]
-    gaussians: tuple[tuple[AbstractLinearOperator, Gaussian], ...]
+    norms: Norms
+    gaussians: Gaussians
     root: AbstractLinearOperator
     origin: PyTree
 
@@ -74,6 +78,30 @@ def inverse_scales(key, rate: Float[Array, "*n"], length: Float[Array, "*n"]) ->
     return jnp.where(rate > 0, jnp.where(first, small, mean**2 / small), 0)
 
 
+def parted(prior: AbstractPrior) -> tuple[Norms, Gaussians]:
+    """The terms of a prior that are norms, and those that are Gaussian.
+
+    Raises
+    ------
+    CapabilityError
+        When it has none, or others.
+    """
+    norms, gaussians, terms = [], [], prior.as_terms()
+    for W, g in terms or ():
+        gaussian = g.as_gaussian()
+        if gaussian is not None:
+            gaussians.append((W, gaussian))
+        elif isinstance(g, Laplace | L1Norm | GroupNorm):
+            norms.append((W, g))
+        else:
+            raise CapabilityError(
+                f"Gibbs sampling takes terms that are norms or Gaussian, not {type(g).__name__}: use hmc"
+            )
+    if terms is None:
+        raise CapabilityError(f"Gibbs sampling takes a prior of terms, which {type(prior).__name__} is not")
+    return tuple(norms), tuple(gaussians)
+
+
 class ScaleMixture(AbstractMarkov):
     """The scales given the image are inverse Gaussian, the image given the scales is one exact Gaussian draw.
 
@@ -96,27 +124,15 @@ class ScaleMixture(AbstractMarkov):
     name: ClassVar[str] = "gibbs"
 
     def prepare(self, post: Posterior) -> Mixture:
-        like, terms = post.likelihood, post.prior.as_terms()
+        like = post.likelihood
         if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.operator, AbstractLinearOperator):
             raise CapabilityError("Gibbs sampling needs a linear operator and Gaussian noise")
-        norms, gaussians = [], []
-        for W, g in terms or ():
-            gaussian = g.as_gaussian()
-            if gaussian is not None:
-                gaussians.append((W, gaussian))
-            elif isinstance(g, Laplace | L1Norm | GroupNorm):
-                norms.append((W, g))
-            else:
-                raise CapabilityError(
-                    f"Gibbs sampling takes terms that are norms or Gaussian, not {type(g).__name__}: use hmc"
-                )
-        if terms is None:
-            raise CapabilityError(f"Gibbs sampling takes a prior of terms, which {type(post.prior).__name__} is not")
+        norms, gaussians = parted(post.prior)
         dtype = like.data.dtype
         root = posterior_root(like.operator, like.noise, prior_precisions(post.prior, dtype), dtype)
         # without data a solver may have nothing to go by, and any start is as good
         origin = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0), solve(post).x)
-        return Mixture(like, tuple(norms), tuple(gaussians), root, origin)
+        return Mixture(like, norms, gaussians, root, origin)
 
     def init(self, problem: Mixture, key, num_chains: int) -> Chains:
         dtype = problem.like.data.dtype
@@ -133,11 +149,12 @@ class ScaleMixture(AbstractMarkov):
     def step(self, problem: Mixture, chains: Chains, key) -> Chains:
         keys = jax.random.split(key, len(chains.info.accept))
         # one after the other: a batch of solves would run until the slowest is done
-        position, steps = jax.lax.map(lambda at: self._sweep(problem, *at), (chains.position, keys))
+        position, steps = jax.lax.map(lambda at: self.swept(problem, *at), (chains.position, keys))
         info = eqx.tree_at(lambda i: i.gradients, chains.info, steps)
         return Chains(position, None, chains.step + 1, info)
 
-    def _sweep(self, problem: Mixture, x: PyTree, key) -> tuple[PyTree, Array]:
+    def swept(self, problem: Mixture, x: PyTree, key) -> tuple[PyTree, Array]:
+        """A draw of the scales given the image and of the image given the scales, and the steps of its solve."""
         like = problem.like
         scale_key, data_key, *keys = jax.random.split(key, 2 + len(problem.norms) + len(problem.gaussians))
         noise = like.noise.inv_sqrt(white(data_key, like.noise.structure, like.data.dtype))
@@ -176,4 +193,4 @@ class ScaleMixture(AbstractMarkov):
         return position
 
 
-__all__ = ["ScaleMixture"]
+__all__ = ["Mixture", "ScaleMixture", "parted"]
