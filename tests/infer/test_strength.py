@@ -31,7 +31,7 @@ PRIORS = {
 
 
 def denoising(prior, seed=0, sigma=SIGMA):
-    """A posterior of data with white noise, the data a step with noise, so high that a flat image is out of the question."""
+    """A posterior of a step with white noise, so high that a flat image is out of the question."""
     shape = prior.structure.shape
     rng = np.random.default_rng(seed)
     data = np.zeros(shape)

@@ -99,10 +99,35 @@ def test_hyperparameters_are_sampled_with_the_image():
     np.testing.assert_array_equal(posterior["log_noise"], found.hyper["log_noise"])
 
 
+def test_the_strength_of_a_sparse_prior_is_sampled():
+    """In units of the noise, with the noise at twice what it is, and with a sky beside the image."""
+    true = observation()
+    louder = Observation.from_arrays(true.data, 4 * true.variance, psf=true.psf)
+    asked = dict(prior="tv", strength="sample", noise_scale="sample", sky="fit")
+    found = deconvolve(louder, settings(num_samples=400, num_warmup=60, **asked))
+    cards = {key: value for key, (value, _) in found.cards.items()}
+    assert isinstance(found, Samples) and found.solver == "strength"
+    assert set(found.hyper) == {"log_strength", "log_noise"}
+    strength = np.exp(found.hyper["log_strength"])
+    assert (
+        cards["PRIORSTR"] == pytest.approx(np.median(strength)) and cards["STR16"] < cards["PRIORSTR"] < cards["STR84"]
+    )
+    assert cards["STRENGTH"] == "sampled with the image" and cards["FAC16"] < 0.55 < 1.2 * cards["FAC84"]
+    assert found.draws.shape == (400, *SHAPE)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"strength": "sample"}, "goes with method 'sample' and prior 'gaussian'"),
+        (
+            {"strength": "sample", "prior": "lognormal"},
+            "goes with method 'sample' and prior 'gaussian' or a sparse one",
+        ),
+        ({"strength": "sample", "prior": "tv", "positive": True}, "not positive"),
+        (
+            {"strength": "sample", "prior": "tv", "psf_error": 0.05},
+            "psf_error goes with prior 'gaussian', not with 'tv'",
+        ),
         ({"strength": "sample", "prior": "gaussian", "method": "map"}, "goes with method 'sample'"),
         ({"noise_scale": "sample", "prior": "gaussian"}, "goes with strength 'sample'"),
         ({"noise_scale": 0.0}, "number above zero"),
