@@ -64,12 +64,12 @@ class Population:
     size_slope: float = -0.1
     size_scatter: float = 0.2
     flattening: float = 0.27
-    disk_ends: tuple[float, float] = (2.5, 5.0)
-    spheroid_ends: tuple[float, float] = (4.0, 8.0)
+    disk_ends: tuple[float, float] = (6.0, 6.0)
+    spheroid_ends: tuple[float, float] = (8.0, 8.0)
     early: float = 0.25
     knots: float = 0.5
     arms: float = 0.4
-    crowding: tuple[float, ...] = (0.18, 0.74, 0.06, 0.02)
+    crowding: tuple[float, ...] = (0.12, 0.68, 0.15, 0.05)
     centred: bool = False
     lam_over_diam: float = 0.0699
     obscuration: float = 0.33
@@ -153,11 +153,13 @@ class Simulator:
 
     def _spheroid(self, size: float) -> Any:
         # GalSim makes its tables anew for each index and end: a grid of them is many times faster
-        index = round(float(self.random.uniform(2.0, 5.0)) * 2) / 2
+        index = round(float(self.random.uniform(2.0, 5.0)) * 4) / 4
         return self._sersic(index, size, self.population.spheroid_ends)
 
     def _sersic(self, index: float, size: float, ends: tuple[float, float]) -> Any:
-        end = ends[0] + (ends[1] - ends[0]) * int(self.random.integers(0, ENDS)) / (ENDS - 1)
+        end = ends[0]
+        if ends[1] > end:
+            end += (ends[1] - end) * int(self.random.integers(0, ENDS)) / (ENDS - 1)
         return self.galsim.Sersic(n=index, half_light_radius=size, trunc=end * size, gsparams=self.gsparams)
 
     def _disk(self, size: float) -> Any:

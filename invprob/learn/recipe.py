@@ -76,7 +76,7 @@ class Recipe(BaseModel):
     batch: int = Field(16, ge=1, description="stamps in a step")
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
     decay: float = Field(0.999, gt=0, lt=1, description="of the moving average of the weights")
-    white: float = Field(0.3, ge=0, le=1, description="part of the stamps whose noise is white")
+    white: float = Field(0.35, ge=0, le=1, description="part of the stamps whose noise is white")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of stamps, weights and noise")
     validation: int = Field(512, ge=1, description="stamps that are kept back")
     every: int = Field(500, ge=1, description="steps between two looks at them")

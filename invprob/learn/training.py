@@ -21,7 +21,7 @@ from invprob.priors.denoiser import Denoiser, Spectrum, mean_over_modes
 
 WHITE = (-4.5, 1.0)  # log10 of the standard deviation of white noise
 COLOURED = (-5.0, 0.0)  # the same of coloured noise at low frequencies
-DEPTH = (-5.5, 1.0)  # log10 of the power transfer at which the noise stops to rise; at the largest it is white
+DEPTH = (-5.5, -1.0)  # log10 of the power transfer at which the noise stops to rise
 WIDTH = (4.0, 50.0)  # FWHM in pixels of the PSF that colours it
 STEEPNESS = (1.2, 2.0)  # exponent of its transfer function
 POWER_FLOOR = 1e-10  # of the largest power
@@ -38,7 +38,7 @@ class Noise(eqx.Module):
         Part of the images whose noise is white; the noise of the others rises where a PSF leaves nothing.
     """
 
-    white: float = eqx.field(static=True, default=0.3)
+    white: float = eqx.field(static=True, default=0.35)
 
     def draw(self, key, shape: tuple[int, int]) -> Float[Array, "ky kx"]:
         """A power spectrum on the rfft2 grid."""
@@ -170,7 +170,7 @@ class Schedule:
     batch: int = 16
     learning_rate: float = 1e-3
     decay: float = 0.999
-    white: float = 0.3
+    white: float = 0.35
 
 
 class State(eqx.Module):
