@@ -125,7 +125,7 @@ def covered(draws: np.ndarray, simulation: Simulation) -> tuple[float, float]:
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations: relative error, flux and ellipticity inside the mask, chi-square."""
     extra = ["68 % of pixels", "flux, errors"] if args.method == "sample" else []
-    errors = ("relative error", "flux error, %", "ellipticity error", "chi-square / datum")
+    errors = ("relative error", "flux error, %", "of the total", "ellipticity error", "chi-square / datum")
     head("prior", "file", *errors, *extra, "seconds")
     cases = [(args.prior, False), *(OTHERS if args.others else ())]
     for prior, positive in cases:
@@ -144,14 +144,15 @@ def ground(args: argparse.Namespace) -> None:
             image = np.asarray(result.image, float)
             one = (
                 simulation.relative_error(image), 100 * simulation.flux_error(image),
-                ellipticity_error(image, simulation), result.chi2 / result.num_data,
+                100 * (image.sum() / simulation.truth.sum() - 1), ellipticity_error(image, simulation),
+                result.chi2 / result.num_data,
                 *(covered(np.asarray(result.draws), simulation) if args.method == "sample" else ()),
             )  # fmt: skip
             found.append(one)
             name = f"{prior}{' positive' if positive else ''}"
             row(name, simulation.name, *(f"{v:.3f}" for v in one), f"{seconds:.0f} ({result.status.name})")
         table = np.array(found)
-        table[:, 1] = np.abs(table[:, 1])
+        table[:, 1:3] = np.abs(table[:, 1:3])
         row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=0)), "")
 
 
