@@ -84,7 +84,7 @@ def nominal(model: Model, config: Config) -> Strength:
         return _learned(model, config, SILENT)
     named = named_prior(config.prior)
     found = _finished(model, config, _made(named, model, jnp.ones((), model.dtype)), {})
-    return replace(found, hierarchy=_of_strength(found.post, 1.0, model, config))
+    return replace(found, hierarchy=_of_strength(named, 1.0, model, config))
 
 
 def _sampled(hierarchy: Hierarchy, start: dict[str, Array], model: Model, config: Config) -> Hierarchy | None:
@@ -219,16 +219,16 @@ def _named(model: Model, config: Config, listener: Listener) -> Strength:
         "STRENGTH": (how, "how the prior's strength was chosen"),
     }
     found = _finished(model, config, _made(named, model, jnp.asarray(strength, model.dtype)), cards)
-    unit = model.posterior(_made(named, model, jnp.ones((), model.dtype)))
-    return replace(found, hierarchy=_of_strength(unit, strength, model, config))
+    return replace(found, hierarchy=_of_strength(named, strength, model, config))
 
 
-def _of_strength(unit: Posterior, strength: float, model: Model, config: Config) -> Hierarchy | None:
-    """The hierarchy of the strength, from a posterior of strength one; None where nothing is sampled."""
+def _of_strength(named: NamedPrior, strength: float, model: Model, config: Config) -> Hierarchy | None:
+    """The hierarchy of the strength, which begins with this one; None where nothing is sampled."""
     if not config.samples_hyper:
         return None
+    unit = _made(named, model, jnp.ones((), model.dtype))
     try:
-        hierarchy = strength_hierarchy(unit)
+        hierarchy = strength_hierarchy(model.posterior(unit))
     except CapabilityError as error:
         raise UsageError(f"strength 'sample' does not go with prior {config.prior!r}: {error}") from None
     return _sampled(hierarchy, {"log_strength": jnp.log(jnp.asarray(strength, model.dtype))}, model, config)
