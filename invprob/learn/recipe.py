@@ -72,20 +72,33 @@ class Recipe(BaseModel):
     stamps: FolderData | None = Field(None, description="train on stamps in a folder")
     network: NetworkSettings = NetworkSettings()  # type: ignore[call-arg]
     generator: GeneratorSettings | None = Field(None, description="train a generator, not a denoiser")
+    start: str | None = Field(None, description="weights to begin with: a file, or a prior that is shipped")
     steps: int = Field(8000, ge=1, description="steps of the optimiser")
     batch: int = Field(16, ge=1, description="stamps in a step")
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
     decay: float = Field(0.999, gt=0, lt=1, description="of the moving average of the weights")
     white: float = Field(0.35, ge=0, le=1, description="part of the stamps whose noise is white")
+    depth: tuple[float, float] = Field((-5.5, 1.5), description="log10 of where coloured noise stops to rise")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of stamps, weights and noise")
     validation: int = Field(512, ge=1, description="stamps that are kept back")
     every: int = Field(500, ge=1, description="steps between two looks at them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuple(cls, values):
+        if isinstance(values, dict) and isinstance(values.get("depth"), list):
+            values = {**values, "depth": tuple(values["depth"])}
+        return values
 
     @model_validator(mode="after")
     def _one_source(self):
         if (self.simulated is None) == (self.stamps is None):
             raise ValueError("should have either [simulated] or [stamps]")
+        if not self.depth[0] < self.depth[1]:
+            raise ValueError(f"should have a depth of two rising numbers, not {list(self.depth)}")
         if self.generator is not None:
+            if self.start is not None:
+                raise ValueError("should have no start for a generator, which begins anew")
             if self.size % 8 or self.size // 8 & (self.size // 8 - 1):
                 raise ValueError("should have a size that is 8 times a power of two for a generator")
             return self

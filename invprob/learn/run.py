@@ -14,16 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invprob.errors import UsageError
 from invprob.files import check_writable
 from invprob.infer.loop import Checkpoint
 from invprob.learn import encoder, training
 from invprob.learn.data import training_data
 from invprob.learn.recipe import Recipe
-from invprob.learn.training import Schedule, Stamps, measured_spectrum
+from invprob.learn.training import Noise, Schedule, Stamps, measured_spectrum
 from invprob.priors.denoiser import Denoiser, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
-from invprob.priors.stored import save_weights
+from invprob.priors.network import UNet
+from invprob.priors.stored import load_weights, save_weights, weights_of
 
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 
@@ -64,6 +66,8 @@ class Job:
         Settings of the network.
     fingerprint
         Arrays and settings by which a checkpoint is known.
+    start
+        Hash of the weights that it begins with, if it does.
     """
 
     state: Any
@@ -72,6 +76,7 @@ class Job:
     model: Callable[[Any], Denoiser | Generator]
     architecture: dict[str, Any]
     fingerprint: Any
+    start: str = ""
 
 
 def train(
@@ -112,7 +117,8 @@ def train(
     note(f"a network of {weights} numbers, {recipe.steps} steps of {recipe.batch} stamps")
     place = Path(f"{os.fspath(out)}.state")
     state, curve = _trained(job, recipe, place, note)
-    card = {**about.card, "recipe": recipe.model_dump(), "curve": curve}
+    began = {"start": job.start} if job.start else {}
+    card = {**about.card, **began, "recipe": recipe.model_dump(), "curve": curve}
     about, model = replace(about, card=card), job.model(state)
     digest = save_weights(model, out, about, job.architecture, overwrite)
     place.unlink(missing_ok=True)
@@ -120,26 +126,42 @@ def train(
 
 
 def _schedule(recipe: Recipe) -> Schedule:
-    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, recipe.white)
+    noise = Noise(recipe.white, recipe.depth)
+    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, noise)
 
 
 def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
     spectrum, mean = measured_spectrum(stamps)
     architecture = recipe.network.model_dump()
     blank = untrained(jax.random.key(recipe.seed), spectrum, mean, **architecture)
+    network, start = (blank.network, "") if recipe.start is None else _network_of(recipe.start, blank.network)
+    blank = eqx.tree_at(lambda d: d.network, blank, network)
     schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
 
     def model(state: Any) -> Denoiser:
         return eqx.tree_at(lambda d: d.network, blank, state.average)
 
     def look(state: Any) -> tuple[float, float]:
-        found = training.validated(model(state), kept, recipe.white, jax.random.key(recipe.seed + 2))
+        found = training.validated(model(state), kept, schedule.noise, jax.random.key(recipe.seed + 2))
         return float(found[0]), float(found[1])
 
     return Job(
         training.first_state(blank, schedule), lambda state: training.advanced((blank, stamps, key), state, schedule),
-        look, model, architecture, (blank, stamps, schedule),
+        look, model, architecture, (blank, stamps, schedule), start,
     )  # fmt: skip
+
+
+def _network_of(start: str, like: UNet) -> tuple[UNet, str]:
+    """The network of weights, which has to be of the shape of another, and their hash."""
+    model, training = load_weights(weights_of(start))
+    if not isinstance(model, Denoiser):
+        raise UsageError(f"start: {start} is a generator; the weights of a denoiser are needed")
+    given, needed = (jax.tree.map(jnp.shape, eqx.filter(n, eqx.is_array)) for n in (model.network, like))
+    if jax.tree.structure(model.network) != jax.tree.structure(like) or given != needed:
+        raise UsageError(
+            f"start: the network of {start} is not that of the recipe; give the [network] it was made with"
+        )
+    return model.network, training.hash
 
 
 def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:

@@ -21,7 +21,6 @@ from invprob.priors.denoiser import Denoiser, Spectrum, mean_over_modes
 
 WHITE = (-4.5, 1.0)  # log10 of the standard deviation of white noise
 COLOURED = (-5.0, 0.0)  # the same of coloured noise at low frequencies
-DEPTH = (-5.5, -1.0)  # log10 of the power transfer at which the noise stops to rise
 WIDTH = (4.0, 50.0)  # FWHM in pixels of the PSF that colours it
 STEEPNESS = (1.2, 2.0)  # exponent of its transfer function
 POWER_FLOOR = 1e-10  # of the largest power
@@ -29,16 +28,21 @@ CHUNK = 32  # validation images at once
 HEAVIEST = 300.0  # most that a faint image may count for, relative to one of the mean power
 
 
-class Noise(eqx.Module):
+@dataclass(frozen=True)
+class Noise:
     """The distribution of the power spectra of the noise that a denoiser is trained on.
 
     Parameters
     ----------
     white
         Part of the images whose noise is white; the noise of the others rises where a PSF leaves nothing.
+    depth
+        Range of log10 of the power transfer of that PSF at which the noise stops to rise: far above zero it is nearly
+        white. A diffusion from coloured noise passes through all of them.
     """
 
-    white: float = eqx.field(static=True, default=0.35)
+    white: float = 0.35
+    depth: tuple[float, float] = (-5.5, 1.5)
 
     def draw(self, key, shape: tuple[int, int]) -> Float[Array, "ky kx"]:
         """A power spectrum on the rfft2 grid."""
@@ -46,7 +50,7 @@ class Noise(eqx.Module):
         k = jnp.asarray(frequencies(shape), jnp.float32)
         flat = 10 ** (2 * jax.random.uniform(first, (), minval=WHITE[0], maxval=WHITE[1]))
         low = 10 ** (2 * jax.random.uniform(second, (), minval=COLOURED[0], maxval=COLOURED[1]))
-        depth = 10 ** jax.random.uniform(third, (), minval=DEPTH[0], maxval=DEPTH[1])
+        depth = 10 ** jax.random.uniform(third, (), minval=self.depth[0], maxval=self.depth[1])
         width = jnp.exp(jax.random.uniform(fourth, (), minval=np.log(WIDTH[0]), maxval=np.log(WIDTH[1])))
         steep = jax.random.uniform(fifth, (), minval=STEEPNESS[0], maxval=STEEPNESS[1])
         transfer = jnp.exp(-2 * (k * width / 0.53) ** steep)
@@ -162,15 +166,15 @@ class Schedule:
         Of Adam, after a warm-up; it ends at zero along a cosine.
     decay
         Of the moving average of the weights, which is what is kept.
-    white
-        Part of the images whose noise is white.
+    noise
+        Noise that the images are given.
     """
 
     steps: int = 8000
     batch: int = 16
     learning_rate: float = 1e-3
     decay: float = 0.999
-    white: float = 0.35
+    noise: Noise = Noise()
 
 
 class State(eqx.Module):
@@ -184,7 +188,8 @@ class State(eqx.Module):
 
 def _optimiser(settings: Schedule) -> optax.GradientTransformation:
     warm = max(1, settings.steps // 40)
-    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, settings.steps)
+    last = max(settings.steps, warm + 1)
+    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, last)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
 
 
@@ -230,7 +235,7 @@ def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedu
         State before; its memory is used again.
     """
     denoiser, stamps, key = given
-    optimiser, noise = _optimiser(settings), Noise(settings.white)
+    optimiser, noise = _optimiser(settings), settings.noise
 
     def objective(network, batch, key):
         return loss(eqx.tree_at(lambda d: d.network, denoiser, network), batch, noise, key)
@@ -247,14 +252,14 @@ def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedu
 
 
 @eqx.filter_jit
-def _losses(denoiser: Denoiser, stamps: Stamps, white: float, key) -> Array:
-    return jnp.stack(loss(denoiser, stamps, Noise(white), key))
+def _losses(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> Array:
+    return jnp.stack(loss(denoiser, stamps, noise, key))
 
 
-def validated(denoiser: Denoiser, stamps: Stamps, white: float, key) -> np.ndarray:
+def validated(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> np.ndarray:
     """The loss on images that were not trained on, and that of the Wiener filter; the noise is the same each time."""
     found = []
     for i in range(0, len(stamps.images), CHUNK):
         part = jax.tree.map(lambda a, i=i: a[i : i + CHUNK], stamps)
-        found.append(_losses(denoiser, part, white, jax.random.fold_in(key, i)))
+        found.append(_losses(denoiser, part, noise, jax.random.fold_in(key, i)))
     return np.mean(np.asarray(found), axis=0)

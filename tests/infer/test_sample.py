@@ -67,13 +67,15 @@ def test_sparse_posteriors_against_a_dense_sampler(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPARSE)
 def test_sparse_posteriors_against_a_million_draws(name):
-    """Half a million draws of each: standard deviations within one per cent."""
+    """Mean and mean square of each unknown within their Monte-Carlo errors, standard deviations within one per cent on
+    the average; that of a single one has an error of a third to one per cent of chance."""
     post = sparse_post(name, side=2, masked=0.0)
     reference = dense_gibbs(post, 500_000)
     for method in ("gibbs", "hmc"):
         result = sample(post, jax.random.key(1), 200_000, method)
         assert pulls(flat(result), reference).max() < 5
-        np.testing.assert_allclose(np.ravel(result.std), reference.std(0), rtol=0.01)
+        ratio = np.ravel(result.std) / reference.std(0)
+        assert abs(ratio.mean() - 1) < 0.01 and np.abs(ratio - 1).max() < 0.04
 
 
 def by_quadrature(post, axis):

@@ -155,10 +155,46 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(recipe, tmp_path, monk
     assert again.training.hash == whole.training.hash
 
 
+def changed(recipe, **fields):
+    return Recipe.model_validate({**recipe.model_dump(), **fields})
+
+
+def test_a_run_that_begins_with_other_weights(recipe, tmp_path):
+    """The first step of a run has a learning rate of zero: it shows where the run began."""
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    first, second, anew = (str(tmp_path / name) for name in ("a.eqx", "b.eqx", "c.eqx"))
+    begun = train(recipe, first)
+    again = train(changed(recipe, start=first, steps=1), second)
+    fresh = train(changed(recipe, steps=1), anew).model.network
+    networks = (again.model.network, fresh)
+    same, other = (eqx.tree_equal(network, begun.model.network, rtol=1e-5, atol=1e-7) for network in networks)
+    assert bool(same) and not bool(other)
+    assert again.training.card["start"] == begun.training.hash
+    for start, message in (
+        ("galaxies", r"not that of the recipe; give the \[network\]"),
+        ("gone.eqx", "cannot be read"),
+    ):
+        with pytest.raises(InputError if "gone" in start else UsageError, match=message):
+            train(changed(recipe, start=start), tmp_path / "d.eqx")
+
+
+def test_the_noise_stops_to_rise_where_it_is_told():
+    """Far above one it is white but for a little; far below it rises with the inverse of the transfer."""
+    keys = jax.random.split(jax.random.key(0), 50)
+    rise = {}
+    for depth in ((2.0, 3.0), (-5.0, -4.0)):
+        power = jax.vmap(lambda k, d=depth: Noise(0.0, d).draw(k, (SIZE, SIZE)))(keys)
+        rise[depth] = np.asarray(power.max((1, 2)) / power.min((1, 2)))
+    assert rise[2.0, 3.0].max() < 1.02
+    assert 1e3 < np.median(rise[-5.0, -4.0]) <= rise[-5.0, -4.0].max() < 1.01e5
+
+
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
         ("steps = 0\n[simulated]", "steps = 0"),
+        ("depth = [1.0, -1.0]\n[simulated]", r"depth of two rising numbers, not \[1.0, -1.0\]"),
+        ('start = "galaxies"\n[simulated]\n[generator]', "no start for a generator"),
         ("stepps = 3\n[simulated]", "'stepps' is not a known field; there are name, size"),
         ("[simulated]\nnumbr = 3", "'simulated.numbr' is not a known field; there are number, population"),
         ("steps = 3", r"either \[simulated\] or \[stamps\]"),
