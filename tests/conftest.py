@@ -17,6 +17,12 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 
+def pytest_configure(config):
+    """Compile without optimising, which saves a third of the time, but for what is long (`-m slow`)."""
+    if config.getoption("markexpr") == "not slow":
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 MAPPINGS = Path("/proc/self/maps")
 MOST_MAPPINGS = 25_000  # of memory by one process; Linux allows 65,530, and each compiled program takes some
 

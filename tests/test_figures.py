@@ -47,7 +47,7 @@ def lost_evidence(simulation: Simulation, result: Estimate, scales, slopes) -> f
     return float(dense.grid(scales, slopes).max()) - found
 
 
-@pytest.mark.parametrize(("name", "limit"), [("000014", 0.50), ("000045", 0.73)])
+@pytest.mark.parametrize(("name", "limit"), [("000014", 0.50), pytest.param("000045", 0.73, marks=pytest.mark.slow)])
 def test_a_galaxy_from_the_ground(folder, name, limit):
     simulation, result = deconvolved(folder, name)
     assert simulation.relative_error(result.image) < limit

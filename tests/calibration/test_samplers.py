@@ -61,7 +61,7 @@ def test_gibbs_draws_are_calibrated(name):
 def test_a_wrong_strength_is_noticed():
     post = sparse_world("tv")
     wrong = eqx.tree_at(lambda p: p.prior.prior.norm.scale, post, replace_fn=lambda b: 2.0 * b)
-    assert not experiment("tv", ScaleMixture(num_warmup=30), 100, analysed=wrong).passed
+    assert not experiment("tv", ScaleMixture(num_warmup=30), 40, analysed=wrong).passed
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from invprob.operators.convolve import dilated_transfer_function, transfer_funct
 from invprob.posterior import Hierarchy, Posterior
 
 from .problems import masked_problem, psf
+from .sparse import cases
 
 SIDE, KERNEL = 6, 3
 
@@ -129,7 +130,7 @@ def drawn(hierarchy, factor):
     return theta, np.concatenate(x, -1)
 
 
-@pytest.mark.parametrize("name", HIERARCHIES)
+@pytest.mark.parametrize("name", cases(HIERARCHIES, "seeing"))
 def test_against_quadrature(name):
     hierarchy = HIERARCHIES[name]()
     grid, weight, mean, variance = by_quadrature(hierarchy, 60 if len(hierarchy.start) == 1 else 20)

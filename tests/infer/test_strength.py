@@ -16,6 +16,7 @@ from invprob.operators import Identity
 from invprob.posterior import Posterior
 
 from .problems import masked_problem, psf
+from .sparse import cases
 
 SIGMA = 0.4
 GRID = np.linspace(-4, 4, 161)  # of the logarithm of the strength
@@ -78,7 +79,7 @@ def pull(draws, mean):
     return abs(draws.mean() - mean) / (draws.std() / np.sqrt(mean_ess(draws[..., None])[0]))
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", cases(PRIORS, "tv", "starlet"))
 def test_the_strength_against_quadrature(name):
     """And not what another power of the strength in the constant gives."""
     post = denoising(PRIORS[name]())

@@ -226,6 +226,7 @@ def test_a_folder_without_stamps(tmp_path):
         train(Recipe.from_toml(tmp_path / "r.toml"), tmp_path / "a.eqx")
 
 
+@pytest.mark.slow
 def test_the_unit_of_stamps_does_not_matter(tmp_path):
     """The same stamps in a unit a thousand times smaller: the same network, and the same prior in that unit."""
     noise = 0.02 * np.random.default_rng(5).standard_normal((24, SIZE, SIZE))

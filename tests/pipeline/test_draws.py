@@ -62,8 +62,8 @@ def test_the_cards_say_how_well_the_chains_mix(drawn):
     ("fields", "sampler"),
     [
         ({"positive": True}, "hmc"),
-        ({"prior": "starlet", "sky": "fit"}, "gibbs"),
-        ({"prior": "gaussian", "sampler": "hmc"}, "hmc"),
+        pytest.param({"prior": "starlet", "sky": "fit"}, "gibbs", marks=pytest.mark.slow),
+        pytest.param({"prior": "gaussian", "sampler": "hmc"}, "hmc", marks=pytest.mark.slow),
     ],
 )
 def test_other_priors(fields, sampler):
