@@ -38,7 +38,7 @@ class Predicted:
     structure
         The same of the distance as the operator sees it, ``A.T N^-1 (y - A x)``: of structure as wide as the PSF.
     num_draws
-        Draws behind them; no p-value is below ``2 / (num_draws + 1)``.
+        Draws behind them; no p-value is below ``2 / (num_draws + 1)``, both together twice that.
     """
 
     chi2: float
