@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 
 
 def pytest_configure(config):
-    """Compile without optimising, which saves a third of the time, but for what is long (`-m slow`)."""
+    """Compile without optimising, which saves a third of the compiling, but for what is long (`-m slow`)."""
     if config.getoption("markexpr") == "not slow":
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from invprob.config import read_toml, validated
 
+AS_TUPLE = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # TOML has lists only
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -37,16 +38,11 @@ class NetworkSettings(BaseModel):
 
     model_config = _STRICT
 
-    channels: tuple[int, ...] = Field((40, 80, 112), min_length=1, description="channels on each grid")
+    channels: Annotated[tuple[int, ...], AS_TUPLE] = Field(
+        (40, 80, 112), min_length=1, description="channels on each grid"
+    )
     blocks: int = Field(2, ge=1, description="blocks on each grid")
     patch: int = Field(2, ge=1, description="pixels on a side of what the finest grid takes as one")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tuple(cls, values):
-        if isinstance(values, dict) and isinstance(values.get("channels"), list):
-            values = {**values, "channels": tuple(values["channels"])}
-        return values
 
 
 class GeneratorSettings(BaseModel):
@@ -78,17 +74,12 @@ class Recipe(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
     decay: float = Field(0.999, gt=0, lt=1, description="of the moving average of the weights")
     white: float = Field(0.35, ge=0, le=1, description="part of the stamps whose noise is white")
-    depth: tuple[float, float] = Field((-5.5, 1.5), description="log10 of where coloured noise stops to rise")
+    depth: Annotated[tuple[float, float], AS_TUPLE] = Field(
+        (-5.5, 1.5), description="log10 of where coloured noise stops to rise"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of stamps, weights and noise")
     validation: int = Field(512, ge=1, description="stamps that are kept back")
     every: int = Field(500, ge=1, description="steps between two looks at them")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tuple(cls, values):
-        if isinstance(values, dict) and isinstance(values.get("depth"), list):
-            values = {**values, "depth": tuple(values["depth"])}
-        return values
 
     @model_validator(mode="after")
     def _one_source(self):

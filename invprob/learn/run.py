@@ -21,7 +21,7 @@ from invprob.learn import encoder, training
 from invprob.learn.data import training_data
 from invprob.learn.recipe import Recipe
 from invprob.learn.training import Noise, Schedule, Stamps, measured_spectrum
-from invprob.priors.denoiser import Denoiser, untrained
+from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
 from invprob.priors.network import UNet
@@ -66,8 +66,6 @@ class Job:
         Settings of the network.
     fingerprint
         Arrays and settings by which a checkpoint is known.
-    start
-        Hash of the weights that it begins with, if it does.
     """
 
     state: Any
@@ -76,7 +74,6 @@ class Job:
     model: Callable[[Any], Denoiser | Generator]
     architecture: dict[str, Any]
     fingerprint: Any
-    start: str = ""
 
 
 def train(
@@ -110,15 +107,18 @@ def train(
         At Ctrl-C, with the state's file as the attribute ``state``.
     """
     check_writable(out, overwrite)
+    network, start = (None, {}) if recipe.start is None else _begun(recipe.start, recipe)
     stamps, kept, about = training_data(recipe, note)
-    job = (_denoiser_job if recipe.generator is None else _generator_job)(recipe, stamps, kept)
+    if recipe.generator is None:
+        job = _denoiser_job(recipe, stamps, kept, network)
+    else:
+        job = _generator_job(recipe, stamps, kept)
     blank = job.model(job.state)
     weights = sum(a.size for a in jax.tree.leaves(eqx.filter(blank, eqx.is_array)))
     note(f"a network of {weights} numbers, {recipe.steps} steps of {recipe.batch} stamps")
     place = Path(f"{os.fspath(out)}.state")
     state, curve = _trained(job, recipe, place, note)
-    began = {"start": job.start} if job.start else {}
-    card = {**about.card, **began, "recipe": recipe.model_dump(), "curve": curve}
+    card = {**about.card, **start, "recipe": recipe.model_dump(), "curve": curve}
     about, model = replace(about, card=card), job.model(state)
     digest = save_weights(model, out, about, job.architecture, overwrite)
     place.unlink(missing_ok=True)
@@ -130,12 +130,12 @@ def _schedule(recipe: Recipe) -> Schedule:
     return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, noise)
 
 
-def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
+def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | None) -> Job:
     spectrum, mean = measured_spectrum(stamps)
     architecture = recipe.network.model_dump()
     blank = untrained(jax.random.key(recipe.seed), spectrum, mean, **architecture)
-    network, start = (blank.network, "") if recipe.start is None else _network_of(recipe.start, blank.network)
-    blank = eqx.tree_at(lambda d: d.network, blank, network)
+    if network is not None:
+        blank = eqx.tree_at(lambda d: d.network, blank, network)
     schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
 
     def model(state: Any) -> Denoiser:
@@ -147,21 +147,25 @@ def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
 
     return Job(
         training.first_state(blank, schedule), lambda state: training.advanced((blank, stamps, key), state, schedule),
-        look, model, architecture, (blank, stamps, schedule), start,
+        look, model, architecture, (blank, stamps, schedule),
     )  # fmt: skip
 
 
-def _network_of(start: str, like: UNet) -> tuple[UNet, str]:
-    """The network of weights, which has to be of the shape of another, and their hash."""
+def _begun(start: str, recipe: Recipe) -> tuple[UNet, dict[str, str]]:
+    """The network of weights, which has to be that of the recipe, and their hash for the card."""
     model, training = load_weights(weights_of(start))
     if not isinstance(model, Denoiser):
         raise UsageError(f"start: {start} is a generator; the weights of a denoiser are needed")
-    given, needed = (jax.tree.map(jnp.shape, eqx.filter(n, eqx.is_array)) for n in (model.network, like))
-    if jax.tree.structure(model.network) != jax.tree.structure(like) or given != needed:
+    knots = jnp.zeros(1)
+    blank = untrained(jax.random.key(0), Spectrum(knots, knots), 0.0, **recipe.network.model_dump())
+    given, needed = (
+        (jax.tree.structure(n), [jnp.shape(a) for a in jax.tree.leaves(n)]) for n in (model.network, blank.network)
+    )
+    if given != needed:
         raise UsageError(
             f"start: the network of {start} is not that of the recipe; give the [network] it was made with"
         )
-    return model.network, training.hash
+    return model.network, {"start": training.hash}
 
 
 def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
