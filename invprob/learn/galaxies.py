@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from invprob.errors import UsageError
+from invprob.errors import InvprobError, UsageError
 
 BLANK_FLUX = 1e-3  # of a galaxy, below which a component is not drawn
 PART = 500  # stamps that one process makes at once
 ENDS = 5  # radii at which a profile can end
 LARGEST = 512  # pixels of the canvas of one galaxy, before it is folded
+NUDGES = (0.0, 1e-6, 3e-6, 1e-5)  # of the pixel scale: GalSim's obscured Airy disk is not a number at a few wavenumbers
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,11 @@ class Simulator:
     def _drawn(self, galaxy: Any, scale: float) -> Float[np.ndarray, "n n"]:
         seen = galaxy if self.psf is None else self.galsim.Convolve(galaxy, self.psf, gsparams=self.gsparams)
         n = min(seen.getGoodImageSize(scale), LARGEST)
-        return seen.drawImage(nx=n, ny=n, scale=scale, method="auto").array
+        for nudge in NUDGES:
+            image = seen.drawImage(nx=n, ny=n, scale=scale * (1 + nudge), method="auto").array
+            if np.isfinite(image).all():
+                return image
+        raise InvprobError(f"GalSim draws no finite image of {galaxy!r}")
 
 
 def stamps(

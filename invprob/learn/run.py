@@ -201,14 +201,17 @@ def _trained(job: Job, recipe: Recipe, place: Path, note):
             now = time.monotonic()
             if step % recipe.every == 0 or step == recipe.steps:
                 found = job.look(state)
+                _check_finite(found[0], step, recipe)
                 curve[(step - 1) // recipe.every] = (step, *found)
                 beside = f"  Wiener filter {found[1]:.4f}" if np.isfinite(found[1]) else ""
                 note(f"step {step:6d}  validation loss {found[0]:.4f}{beside}")
             if now - said > LINE_SECONDS:
                 mean = np.mean(np.asarray(recent).reshape(len(recent), -1), axis=0)
+                _check_finite(mean[0], step, recipe)
                 note(f"step {step:6d} of {recipe.steps}  loss {mean[0]:.4f}  {now - begun:6.0f} s")
                 recent, said = [], now
             if now - saved > CHECKPOINT_SECONDS:
+                _check_finite(np.asarray(losses).flat[0], step, recipe)
                 keep.save((state, jnp.asarray(curve)))
                 saved = now
     except KeyboardInterrupt as stop:
@@ -216,6 +219,16 @@ def _trained(job: Job, recipe: Recipe, place: Path, note):
         stop.state = place  # type: ignore[attr-defined]
         raise
     return state, [(int(a), float(b), float(c)) for a, b, c in curve]
+
+
+def _check_finite(loss: float, step: int, recipe: Recipe) -> None:
+    """Once it is not a number it stays so, and nothing is written."""
+    if not np.isfinite(loss):
+        rate = f"{recipe.learning_rate:g}"
+        raise UsageError(
+            f"learning_rate = {rate}: the loss is not a number at step {step}, the training diverged; give a smaller "
+            "learning_rate"
+        )
 
 
 __all__ = ["Trained", "train"]

@@ -330,6 +330,28 @@ def _written(path, text):
     return path
 
 
+def test_no_stamp_is_not_a_number():
+    """GalSim draws one of these as NaN, the obscured Airy disk being so at a wavenumber of its pixel scale."""
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    images = stamps(Population(), 67, 64, 3)
+    assert np.isfinite(images).all() and images[66].sum() > 1
+
+
+def test_a_training_that_diverges_says_so(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    step = run_module.training.advanced
+
+    def diverged(*args):
+        state, losses = step(*args)
+        return state, losses * jnp.nan
+
+    monkeypatch.setattr(run_module.training, "advanced", diverged)
+    monkeypatch.setattr(run_module, "LINE_SECONDS", 0)
+    with pytest.raises(UsageError, match="not a number at step 1, the training diverged; give a smaller learning_rate"):
+        train(recipe, tmp_path / "a.eqx")
+    assert not list(tmp_path.glob("a.eqx*"))
+
+
 def test_galaxies_in_the_middle():
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
     one = {"crowding": (0.0, 1.0), "faintest": 22.0}
