@@ -81,15 +81,17 @@ def denoise(args: argparse.Namespace) -> None:
 
 def real(args: argparse.Namespace) -> None:
     """Errors on real galaxies to which noise was added, relative to the Wiener filter, without wrap-around."""
-    head("noise / peak", "error / Wiener, median galaxy", "worst tenth", "galaxies")
+    unit = "own peak" if args.own_peak else "median peak"
+    head(f"noise / {unit}", "error / Wiener, pooled", "median galaxy", "worst tenth", "galaxies")
     observations = [invprob.read_fits(path, psf="none") for path in sorted(HUBBLE.glob("cosmos_*.fits"))[: args.number]]
     config = invprob.Config.make(prior=args.prior, dtype="float32")
+    truths = [np.where(obs.valid, obs.data, 0.0) for obs in observations]
+    median = float(np.median([truth.max() for truth in truths]))
     rng = np.random.default_rng(0)
     for level in (0.1, 0.3, 1.0):
-        ratios = []
-        for obs in observations:
-            truth = np.where(obs.valid, obs.data, 0.0)
-            s = level * truth.max()
+        pairs = []
+        for obs, truth in zip(observations, truths, strict=True):
+            s = level * (truth.max() if args.own_peak else median)
             data = truth + s * rng.standard_normal(truth.shape)
             noisy = replace(obs, data=data, variance=s**2 + obs.variance if args.own else np.full(truth.shape, s**2))
             with jax.enable_x64(False):
@@ -97,9 +99,10 @@ def real(args: argparse.Namespace) -> None:
                 post = choose_strength(model, config).post
                 ours = find_map(post)
                 wiener = find_map(Posterior(post.likelihood, post.prior.gaussian), ConjugateGradient())
-                errors = [rms((np.asarray(model.cut.apply(e.x)) - truth)[obs.valid]) for e in (ours, wiener)]
-            ratios.append(errors[0] / errors[1])
-        row(f"{level:g}", f"{np.median(ratios):.3f}", f"{np.quantile(ratios, 0.9):.3f}", len(ratios))
+                pairs.append([rms((np.asarray(model.cut.apply(e.x)) - truth)[obs.valid]) for e in (ours, wiener)])
+        ratios = np.divide(*np.transpose(pairs))
+        pooled = np.divide(*(rms(errors) for errors in np.transpose(pairs)))
+        row(f"{level:g}", f"{pooled:.3f}", f"{np.median(ratios):.3f}", f"{np.quantile(ratios, 0.9):.3f}", len(ratios))
 
 
 def ellipticity_error(image: np.ndarray, simulation: Simulation) -> float:
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--own", action="store_true", help="count the noise that real images have themselves as noise")
+    parser.add_argument("--own-peak", action="store_true", help="noise of real images in units of each one's own peak")
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--side", type=int, default=32, help="pixels on a side; truths of the simulator need 64")
     parser.add_argument("--steps", type=int, default=40, help="of the reverse diffusion")

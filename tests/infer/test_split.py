@@ -1,14 +1,19 @@
 """Priors known by their denoiser: untrained, every path gives the posterior of the Gaussian prior."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from invprob.covariance import dense_operator
+from invprob import likelihoods
+from invprob.covariance import Diagonal, dense_operator
 from invprob.errors import CapabilityError, UsageError
 from invprob.infer.auxiliary import auxiliary
 from invprob.infer.sample import as_sampler, sample
 from invprob.infer.samplers import Split
+from invprob.operators import CircularConvolve, Crop
+from invprob.posterior import Posterior
+from invprob.priors.stored import learned_prior, weights_of
 
 from .problems import learned_problem
 
@@ -39,6 +44,26 @@ def test_it_is_chosen_and_labelled():
     post, _ = learned_problem(side=5)
     sampler, reason = as_sampler("auto", post)
     assert isinstance(sampler, Split) and "denoiser" in reason
+
+
+def test_a_border_without_data_is_dark_to_begin_with():
+    """A bright one hardly ever gets dark again, and the sky inside turns negative to make up for it."""
+    side, width, sigma = 64, 5.0, jnp.float32(2e-4)
+    y, x = np.indices((side, side)) - side / 2
+    truth = 0.05 * np.exp(-0.5 * (x**2 / 16 + y**2 / 6))
+    k = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    blur = CircularConvolve(jnp.asarray(np.exp(-2 * (np.pi * k * width) ** 2), jnp.float32), (side, side))
+    middle = slice(16, 48)
+    operator = Crop((side, side), (middle, middle)) @ blur
+    clean = operator(jnp.asarray(truth, jnp.float32))
+    data = clean + sigma * jax.random.normal(jax.random.key(1), clean.shape, jnp.float32)
+    prior = learned_prior(weights_of("galaxies"), (side, side))
+    like = likelihoods.Gaussian(operator, data, Diagonal(jnp.full(clean.shape, sigma**2)))
+    found = sample(Posterior(like, prior), jax.random.key(0), 10, Split(steps=15), num_chains=1)
+    image = np.asarray(found.image)
+    assert 0.8 < float(like.chi2(jnp.asarray(image))) / data.size < 1.25
+    assert abs(image[middle, middle].sum() / truth.sum() - 1) < 0.04
+    assert abs(image.sum() / truth.sum() - 1) < 1
 
 
 def test_refusals():

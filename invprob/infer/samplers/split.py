@@ -32,8 +32,10 @@ class Split(AbstractMarkov):
     ``P / (P + C) (1 - C H)`` of itself in a sweep; where there are no data, in masked pixels and the border, with
     ``P / (P + C)``, which mixes slowly.
 
-    The first half of the warm-up is annealed: the likelihood is to the power ``1 / t`` and the auxiliary image has the
-    covariance ``t C``, with t falling from ``hot`` to one. Of the draws none is.
+    It begins with a dark image. From another one, such as the mean of the prior, the border begins full of light, which
+    goes only slowly, and the image inside turns negative to make up for it. The first half of the warm-up is annealed:
+    the likelihood is to the power ``1 / t`` and the auxiliary image has the covariance ``t C``, with t falling from
+    ``hot`` to one. Of the draws none is.
 
     Parameters
     ----------
@@ -75,12 +77,10 @@ class Split(AbstractMarkov):
 
     def init(self, problem: Auxiliary, key, num_chains: int) -> Chains:
         dtype = problem.like.data.dtype
-        mean = problem.prior.matched().mean  # type: ignore[union-attr]
+        dark = jnp.zeros(problem.prior.structure.shape, dtype)  # type: ignore[union-attr]
 
         def one(key):
-            away, draw = jax.random.split(key)
-            x = jnp.asarray(mean, dtype)
-            return self._swept(problem, x, jnp.asarray(self.hot, dtype), away, draw)
+            return self._swept(problem, dark, jnp.asarray(self.hot, dtype), *jax.random.split(key))
 
         places = jax.vmap(one)(jax.random.split(key, num_chains))
         none = jnp.full(num_chains, jnp.nan, dtype)
