@@ -60,7 +60,7 @@ class Split(AbstractMarkov):
     steps: int = 40
     share: float = 0.95
     depth: float = 1e-4
-    hot: float = 1e3
+    hot: float = 10.0
     name: ClassVar[str] = "split"
     bias: ClassVar[str] = "exact for an exact denoiser; off by what the network and the steps of its diffusion are"
 
