@@ -16,6 +16,7 @@ SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
 LEVELS = tuple(np.geomspace(0.01, 0.5, 12))
 """Frequencies, cycles per pixel, at which the network is told the power of the noise."""
 LEAK = 0.02  # of a weight below zero, so that training can bring it back
+UNSURE, WIDEST = 8.0, 0.007  # error of a network in the widest modes; their frequency, cycles per pixel
 INPUTS, OUTPUTS = 3 + len(SHARES), 1 + len(SHARES)
 
 
@@ -62,8 +63,8 @@ class Denoiser(eqx.Module):
     ``c_out^2`` the mean over all modes of ``P C / (P + C)``. For white noise c is one number, c_out but for a factor
     below sqrt(2); where the noise is small in some modes and large in others, it is small in those, so that the network
     need not be exact to one part in a thousand there. The residual is what the network adds: weights for the Wiener
-    filters of fainter images, and an image. With the last layer of the network zero, as it begins, D is the denoiser of
-    a Gaussian prior, exactly.
+    filters of fainter images, and an image; of its widest modes only a part is taken (`trust`). With the last layer of
+    the network zero, as it begins, D is the denoiser of a Gaussian prior, exactly.
 
     The network sees no normalised image: its inputs are ``asinh`` of the image in units of the noise and of what is
     expected. So it is told the flux.
@@ -137,12 +138,29 @@ class Denoiser(eqx.Module):
         out = self._any_size(jnp.arcsinh(seen), level(noise, x.shape).astype(jnp.float32))
         weights = shares(out[..., 1:])
         residual = out[..., 0] + jnp.sum(weights * seen[..., 3:], axis=-1)
-        return jnp.fft.irfft2(size * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape), weights
+        heard = size * self.trust(x.shape, noise)
+        return jnp.fft.irfft2(heard * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape), weights
+
+    def trust(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "ky kx"]:
+        """Part of what the network says of each mode that is taken.
+
+        A network is less sure of the widest modes, which are few, than of others; where the data know those well, its
+        error is larger than what it could add. So it is filtered as data with noise are: what it could add has about
+        the power of the noise, C, and its error that of what is left in all modes, times `UNSURE` and less beyond the
+        frequency `WIDEST`.
+        """
+        k = jnp.asarray(frequencies(shape), noise.dtype)
+        error = UNSURE * self.left(shape, noise) / (1 + (k / WIDEST) ** 2)
+        return noise / (noise + error)
+
+    def left(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, ""]:
+        """c_out^2: the mean over all modes of what the Wiener filter leaves."""
+        power = self.power(shape, noise.dtype)
+        return mean_over_modes(power * noise / (power + noise), shape)
 
     def size(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "ky kx"]:
         """c: the size of what the Wiener filter leaves in each mode."""
-        power = self.power(shape, noise.dtype)
-        left = mean_over_modes(power * noise / (power + noise), shape)
+        left = self.left(shape, noise)
         return jnp.sqrt(noise * left / (noise + left))
 
     def _any_size(self, seen: Float[Array, "y x i"], level: Float[Array, " l"]) -> Float[Array, "y x o"]:

@@ -4,7 +4,8 @@
     python tests/benchmarks/learned.py real               # real Hubble galaxies of ../shared/data
     python tests/benchmarks/learned.py real --simulated   # simulated ones with the same noise, whose truth is known
     python tests/benchmarks/learned.py ground             # the ground simulations, beside the other priors
-    python tests/benchmarks/learned.py ground --method sample --draws 200
+    python tests/benchmarks/learned.py ground --noises 4 --others
+    python tests/benchmarks/learned.py ground --method sample --chains 1 --draws 40
     python tests/benchmarks/learned.py quality --number 20 # best images by seeing and signal to noise
     python tests/benchmarks/learned.py speed              # effective samples an hour
     python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
@@ -173,38 +174,51 @@ def covered(draws: np.ndarray, simulation: Simulation) -> tuple[float, float]:
     return float(part), float((simulation.truth[inside].sum() - flux.mean()) / flux.std(ddof=1))
 
 
+def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
+    """Relative error, flux inside the mask and of the whole stamp, ellipticity, chi-square; of draws, coverage too."""
+    image = np.asarray(result.image, float)
+    found = [
+        simulation.relative_error(image), 100 * simulation.flux_error(image),
+        100 * (image.sum() / simulation.truth.sum() - 1), ellipticity_error(image, simulation),
+        float(result.chi2) / result.num_data,
+    ]  # fmt: skip
+    return found + list(covered(np.asarray(result.draws), simulation)) if isinstance(result, invprob.Samples) else found
+
+
 def ground(args: argparse.Namespace) -> None:
-    """Scores of the ground simulations: relative error, flux and ellipticity inside the mask, chi-square."""
+    """Scores of the ground simulations, with their own noise or with others."""
+    more: dict = {"num_samples": 0}
     extra = ["68 % of pixels", "flux, errors"] if args.method == "sample" else []
+    if extra:
+        more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
     errors = ("relative error", "flux error, %", "of the total", "ellipticity error", "chi-square / datum")
     head("prior", "file", *errors, *extra, "seconds")
-    cases = [(args.prior, False), *(OTHERS if args.others else ())]
-    for prior, positive in cases:
-        found = []
-        for path in sorted(DATA.glob("ground_*.fits")):
-            if args.files and path.stem.removeprefix("ground_") not in args.files:
-                continue
-            simulation = Simulation.read(path)
-            more: dict = {"num_samples": 0}
-            if args.method == "sample":
-                more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
-            config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
-            begun = time.perf_counter()
-            result = invprob.deconvolve(invprob.read_fits(path, psf="[KERNEL]", dtype="float32"), config)
-            seconds = time.perf_counter() - begun
-            image = np.asarray(result.image, float)
-            one = (
-                simulation.relative_error(image), 100 * simulation.flux_error(image),
-                100 * (image.sum() / simulation.truth.sum() - 1), ellipticity_error(image, simulation),
-                result.chi2 / result.num_data,
-                *(covered(np.asarray(result.draws), simulation) if args.method == "sample" else ()),
-            )  # fmt: skip
-            found.append(one)
-            name = f"{prior}{' positive' if positive else ''}"
-            row(name, simulation.name, *(f"{v:.3f}" for v in one), f"{seconds:.0f} ({result.status.name})")
-        table = np.array(found)
-        table[:, 1:3] = np.abs(table[:, 1:3])
-        row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=0)), "")
+    paths = [p for p in sorted(DATA.glob("ground_*.fits")) if not args.files or p.stem[-6:] in args.files]
+    for prior, positive in [(args.prior, False), *(OTHERS if args.others else ())]:
+        name = f"{prior}{' positive' if positive else ''}"
+        config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
+        tables = []
+        for seed in range(1, args.noises + 1) if args.noises else [None]:
+            found = []
+            for path in paths:
+                simulation, observation = (
+                    Simulation.read(path),
+                    invprob.read_fits(path, psf="[KERNEL]", dtype="float32"),
+                )
+                if seed is not None:
+                    noise = np.random.default_rng([seed, int(simulation.name)]).standard_normal(simulation.model.shape)
+                    observation = replace(observation, data=simulation.model + np.sqrt(simulation.variance) * noise)
+                begun = time.perf_counter()
+                result = invprob.deconvolve(observation, config)
+                seconds = time.perf_counter() - begun
+                found.append(scores(result, simulation))
+                row(name, simulation.name, *(f"{v:.3f}" for v in found[-1]), f"{seconds:.0f} ({result.status.name})")
+            tables.append(found)
+        table = np.array(tables)
+        table[..., 1:3] = np.abs(table[..., 1:3])
+        row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=1).mean(0)), "")
+        if args.noises:
+            row(name, "of all", *(f"{v:.3f}" for v in np.median(table, axis=(0, 1))), "")
 
 
 def blurred(prior: DenoiserPrior, key, side: int, snr: float, fwhm: float = 8.0) -> tuple[Posterior, np.ndarray]:
@@ -307,6 +321,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200, help="draws of all chains, or of each case")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
+    parser.add_argument("--noises", type=int, default=0, help="other realisations of the noise; default: the files'")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--simulated", action="store_true", help="simulated galaxies with the noise of the real ones")
     parser.add_argument("--cases", type=int, default=100)

@@ -9,6 +9,7 @@ import pytest
 from invprob.operators.fourier import frequencies, half_shape
 from invprob.priors.denoiser import SHARES, Denoiser, Estimate, Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import DenoiserPrior, Training
+from invprob.priors.stored import learned_prior, weights_of
 
 SHAPE = (12, 15)
 SMALL = {"channels": (4, 6), "blocks": 1, "embedding": 8}
@@ -176,3 +177,35 @@ def test_the_score_is_that_of_the_prior_with_noise():
     blurred = prior.at(0.5)
     np.testing.assert_allclose(blurred.score(x), blurred.matched().score(x), atol=1e-5)
     assert not hasattr(blurred, "log_prob") and not hasattr(prior, "log_prob")
+
+
+class Trusting(Denoiser):
+    """Takes what the network says of every mode as it is."""
+
+    def trust(self, shape, noise):
+        return jnp.ones_like(noise)
+
+
+def test_a_flux_that_the_data_know_is_left_to_them():
+    """The shipped network moves the total flux of galaxies behind a PSF by next to none of its error."""
+    side, trusted = 64, learned_prior(weights_of("galaxies"), (64, 64)).denoiser
+    doubted = Trusting(trusted.network, trusted.spectrum, trusted.mean)
+    y, x = np.indices((side, side)) - side // 2
+    transfer = jnp.exp(-4 * (8.0 / 2.3548 * np.pi * frequencies((side, side))) ** 2)
+
+    @eqx.filter_jit
+    def moved(denoiser, key):
+        wide, flat, draw = jax.random.split(key, 3)
+        width = jax.random.uniform(wide, (), jnp.float32, 1.5, 4.0)
+        axis = jax.random.uniform(flat, (), jnp.float32, 0.5, 1.0)
+        galaxy = 0.05 * jnp.exp(-0.5 * (x**2 + (y / axis) ** 2) / width**2)
+        error = galaxy.sum() / 100 / side  # of the widest mode
+        noise = jnp.asarray(error**2 * 1.0001 / (transfer + 1e-4), jnp.float32)
+        white = jnp.fft.rfft2(jax.random.normal(draw, (side, side), jnp.float32))
+        seen = galaxy + jnp.fft.irfft2(jnp.sqrt(noise) * white, s=(side, side))
+        return (denoiser(seen, noise).sum() - seen.sum()) / side / error
+
+    keys = jax.random.split(jax.random.key(0), 24)
+    kept, changed = (np.sqrt(np.mean([float(moved(d, key)) ** 2 for key in keys])) for d in (trusted, doubted))
+    assert kept < 0.02
+    assert changed > 0.1
