@@ -43,12 +43,21 @@ def _print_card(name: str, json: bool) -> None:
         print(json_module.dumps(card, indent=1))
         return
     for section, content in card.items():
-        if not isinstance(content, dict):
-            print(f"{section}: {_words(content)}")
-            continue
-        print(f"\n{section}")
-        for key, value in content.items():
-            print(f"  {key}: {_words(value)}")
+        if isinstance(content, dict):
+            lines = ["", section, *("  " + line for key, value in content.items() for line in _lines(key, value))]
+        else:
+            lines = _lines(section, content)
+        print("\n".join(lines))
+
+
+def _lines(name: str, content: object) -> list[str]:
+    """A line for what is short, and indented ones for the parts of what is not."""
+    if isinstance(content, dict) and (not content or any(isinstance(v, dict | list) for v in content.values())):
+        parts = [line for key, value in content.items() for line in _lines(key, value)]
+        return [name, *("  " + line for line in parts)]
+    if isinstance(content, list) and any(isinstance(v, str) and " " in v for v in content):
+        return [name, *(f"  - {_words(v)}" for v in content)]
+    return [f"{name}: {_words(content)}"]
 
 
 def _words(value: object) -> str:

@@ -44,6 +44,7 @@ from invprob.shapes import adaptive_ellipticity, centroid, half_light_radius
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of white noise, in median peaks
 HELD_BACK = 987_654  # seed of stamps that no recipe has
 HUBBLE = DATA.parent / "galaxies"
+LATENT = 0.042  # arcsec per pixel of the ground simulations' truths
 OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
 
 
@@ -165,13 +166,21 @@ def ellipticity_error(image: np.ndarray, simulation: Simulation) -> float:
     return float(np.hypot(*(shapes[0] - shapes[1])))
 
 
-def covered(draws: np.ndarray, simulation: Simulation) -> tuple[float, float]:
-    """Part of the pixels inside the mask whose truth lies in their 68 % interval, and the flux's distance in errors."""
+def covered(draws: np.ndarray, simulation: Simulation) -> tuple[float, float, float]:
+    """Part of the pixels inside the mask whose truth lies in their 68 % interval, and the flux's distance in errors.
+
+    And the noise of the truth's flux, per cent: a Hubble image has its own.
+    """
     low, high = np.quantile(draws, (0.16, 0.84), axis=0)
     inside = simulation.inside
     part = np.mean(((low <= simulation.truth) & (simulation.truth <= high))[inside])
     flux = draws[:, inside].sum(1)
-    return float(part), float((simulation.truth[inside].sum() - flux.mean()) / flux.std(ddof=1))
+    truth = simulation.truth[inside].sum()
+    variance = fits.getdata(HUBBLE / f"cosmos_{simulation.name}.fits", "VAR")
+    side = round(np.sqrt(inside.sum()) * LATENT / 0.03)
+    rng = np.random.default_rng(0)
+    own = np.std([own_noise(rng, side, float(np.sqrt(np.median(variance)))).sum() for _ in range(200)])
+    return float(part), float((truth - flux.mean()) / flux.std(ddof=1)), float(100 * own / truth)
 
 
 def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
@@ -188,7 +197,7 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
-    extra = ["68 % of pixels", "flux, errors"] if args.method == "sample" else []
+    extra = ["68 % of pixels", "flux, errors", "noise of its truth, %"] if args.method == "sample" else []
     if extra:
         more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
     errors = ("relative error", "flux error, %", "of the total", "ellipticity error", "chi-square / datum")
