@@ -78,7 +78,8 @@ def test_mean_and_standard_deviation(name, side):
 def test_an_untrained_denoiser_gives_the_gaussian_posterior():
     """Through the denoiser alone: draws of the split sampler with border, mask and varying noise.
 
-    In the border, which no datum sees whole, a chain forgets in hundreds of sweeps, too slowly to look at each pixel.
+    In the border, which no datum sees whole, a chain forgets in hundreds of sweeps, too slowly for the spread of each
+    pixel.
     """
     post, gaussian = learned_problem(side=16)
     pixels, directions, pull = compared(post, Split(num_warmup=200, steps=4), 20_000, gaussian)

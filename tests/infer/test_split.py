@@ -47,7 +47,10 @@ def test_it_is_chosen_and_labelled():
 
 
 def test_a_border_without_data_is_dark_to_begin_with():
-    """A bright one hardly ever gets dark again, and the sky inside turns negative to make up for it."""
+    """A bright one hardly ever gets dark again, and the sky inside turns negative to make up for it.
+
+    Nor may the warm-up begin so hot that the data are forgotten: the border would lose half of the galaxy's light.
+    """
     side, width, sigma = 64, 5.0, jnp.float32(2e-4)
     y, x = np.indices((side, side)) - side / 2
     truth = 0.05 * np.exp(-0.5 * (x**2 / 16 + y**2 / 6))

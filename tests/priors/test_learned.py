@@ -179,7 +179,18 @@ def test_the_score_is_that_of_the_prior_with_noise():
     assert not hasattr(blurred, "log_prob") and not hasattr(prior, "log_prob")
 
 
-class Trusting(Denoiser):
+def test_the_widest_modes_are_trusted_least():
+    """And all of them where the noise is far above what is left."""
+    denoiser, k = blank((64, 64)).denoiser, frequencies((64, 64))
+    order = np.argsort(k, axis=None)
+    for sigma in (1e-4, 1.0, 1e4):
+        trust = np.asarray(denoiser.trust((64, 64), jnp.full(half_shape((64, 64)), sigma**2)))
+        assert trust.min() == trust[0, 0] > 0 and (np.diff(trust.ravel()[order]) >= 0).all()
+        assert 0.99 < trust[k > 0.2].min() <= trust.max() <= 1
+        assert trust[0, 0] > 0.999 if sigma == 1e4 else trust[0, 0] < 0.5
+
+
+class Whole(Denoiser):
     """Takes what the network says of every mode as it is."""
 
     def trust(self, shape, noise):
@@ -188,8 +199,8 @@ class Trusting(Denoiser):
 
 def test_a_flux_that_the_data_know_is_left_to_them():
     """The shipped network moves the total flux of galaxies behind a PSF by next to none of its error."""
-    side, trusted = 64, learned_prior(weights_of("galaxies"), (64, 64)).denoiser
-    doubted = Trusting(trusted.network, trusted.spectrum, trusted.mean)
+    side, shipped = 64, learned_prior(weights_of("galaxies"), (64, 64)).denoiser
+    whole = Whole(shipped.network, shipped.spectrum, shipped.mean)
     y, x = np.indices((side, side)) - side // 2
     transfer = jnp.exp(-4 * (8.0 / 2.3548 * np.pi * frequencies((side, side))) ** 2)
 
@@ -206,6 +217,6 @@ def test_a_flux_that_the_data_know_is_left_to_them():
         return (denoiser(seen, noise).sum() - seen.sum()) / side / error
 
     keys = jax.random.split(jax.random.key(0), 24)
-    kept, changed = (np.sqrt(np.mean([float(moved(d, key)) ** 2 for key in keys])) for d in (trusted, doubted))
+    kept, changed = (np.sqrt(np.mean([float(moved(d, key)) ** 2 for key in keys])) for d in (shipped, whole))
     assert kept < 0.02
     assert changed > 0.1

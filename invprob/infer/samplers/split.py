@@ -48,7 +48,8 @@ class Split(AbstractMarkov):
     depth
         Power response of the operator, relative to the largest, below which C rises no more.
     hot
-        First temperature t.
+        First temperature t. With one that is so high that the data are forgotten, the border where there are none has
+        not found back after the warm-up.
 
     References
     ----------
