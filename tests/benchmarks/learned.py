@@ -10,7 +10,8 @@
     python tests/benchmarks/learned.py speed              # effective samples an hour
     python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
     python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --truths simulator --side 64
-    python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --control noise
+    python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --control noise
+    python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --control psf --fwhm 16 --side 48
 
 Errors are root mean squares. The Wiener filter beside is that of the prior's own power spectrum.
 """
@@ -295,7 +296,7 @@ def calibrated(args: argparse.Namespace) -> None:
 
     side = args.side
     prior = prior_of(args.prior, (side, side))
-    post, _ = blurred(prior, jax.random.key(3), side, 100.0, 6.0)
+    post, _ = blurred(prior, jax.random.key(3), side, args.snr, args.fwhm)
     kinds = {"prior": None, "simulator": None, "disks": ("disk",), "bulges": ("bulge",)}
     truths = None
     if args.truths != "prior":
@@ -342,6 +343,8 @@ def main() -> None:
     parser.add_argument("--thin", type=int, default=1, help="sweeps from one draw to the next")
     parser.add_argument("--truths", default="prior", choices=("prior", "simulator", "disks", "bulges"))
     parser.add_argument("--control", default="none", choices=("none", "noise", "psf"))
+    parser.add_argument("--snr", type=float, default=100.0, help="of a typical galaxy")
+    parser.add_argument("--fwhm", type=float, default=6.0, help="of the PSF, pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="calibration card to write")
     args = parser.parse_args()
