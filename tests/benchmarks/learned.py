@@ -11,7 +11,7 @@
     python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
     python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --truths simulator --side 64
     python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --control noise
-    python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --control psf --fwhm 16 --side 48
+    python tests/benchmarks/learned.py calibrate --cases 40 --draws 19 --control psf --fwhm 16 --side 48 --snr 2000
 
 Errors are root mean squares. The Wiener filter beside is that of the prior's own power spectrum.
 """
