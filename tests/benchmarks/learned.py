@@ -22,6 +22,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import equinox as eqx
@@ -37,6 +38,7 @@ from invprob.infer.find_map import find_map
 from invprob.infer.sample import sample
 from invprob.infer.samplers import Split
 from invprob.learn.galaxies import Population, stamps
+from invprob.operators.fourier import half_shape
 from invprob.pipeline.learned import load
 from invprob.posterior import Posterior
 from invprob.priors import DenoiserPrior
@@ -67,7 +69,7 @@ def denoised(prior: DenoiserPrior, x, sigma):
 @eqx.filter_jit
 def filtered(prior: DenoiserPrior, x, sigma):
     """The same under the Gaussian prior of the same power."""
-    return prior.denoiser.wiener(x, jnp.full((x.shape[0], x.shape[1] // 2 + 1), sigma**2))
+    return prior.denoiser.wiener(x, jnp.full(half_shape(x.shape), sigma**2))
 
 
 def denoise(args: argparse.Namespace) -> None:
@@ -91,16 +93,23 @@ def denoise(args: argparse.Namespace) -> None:
                   f"{np.quantile(ratios, 0.9):.3f}")  # fmt: skip
 
 
-def own_noise(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
-    """Noise of a drizzled Hubble image, correlated as in its blank sky (Leauthaud et al. 2007; GalSim's table)."""
+@cache
+def own_power(side: int) -> np.ndarray:
+    """Power of the noise of drizzled Hubble images in blank sky, of variance one (Leauthaud et al. 2007; GalSim)."""
     table = fits.getdata(HUBBLE / "acs_I_unrot_sci_20_cf.fits").astype(float)
     reach, whole = table.shape[0] // 2, side + table.shape[0]
     kernel = np.zeros((whole, whole))
     kernel[: table.shape[0], : table.shape[0]] = table / table.max()
     power = np.fft.rfft2(np.roll(kernel, (-reach, -reach), (0, 1))).real.clip(0)
-    power /= np.fft.irfft2(power, s=(whole, whole))[0, 0]
-    white = np.fft.rfft2(rng.standard_normal((whole, whole)))
-    return sigma * np.fft.irfft2(np.sqrt(power) * white, s=(whole, whole))[:side, :side]
+    return power / np.fft.irfft2(power, s=(whole, whole))[0, 0]
+
+
+def own_noise(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
+    """A draw of it."""
+    power = own_power(side)
+    whole = (len(power),) * 2
+    white = np.fft.rfft2(rng.standard_normal(whole))
+    return sigma * np.fft.irfft2(np.sqrt(power) * white, s=whole)[:side, :side]
 
 
 def hubble_galaxies(number: int) -> list[tuple[np.ndarray, float, None]]:
@@ -214,10 +223,8 @@ def ground(args: argparse.Namespace) -> None:
         for seed in range(1, args.noises + 1) if args.noises else [None]:
             found = []
             for path in paths:
-                simulation, observation = (
-                    Simulation.read(path),
-                    invprob.read_fits(path, psf="[KERNEL]", dtype="float32"),
-                )
+                simulation = Simulation.read(path)
+                observation = invprob.read_fits(path, psf="[KERNEL]", dtype="float32")
                 if seed is not None:
                     noise = np.random.default_rng([seed, int(simulation.name)]).standard_normal(simulation.model.shape)
                     observation = replace(observation, data=simulation.model + np.sqrt(simulation.variance) * noise)
