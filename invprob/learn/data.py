@@ -17,8 +17,11 @@ from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.training import WHITE, WIDTH, Stamps
 from invprob.priors.learned import Training
+from invprob.shapes import asymmetry, main_object
 
 NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
+LOOKED_AT = 2000  # simulated stamps whose shapes are measured
+SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # of them that are at least as asymmetric as is written
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
 
 
@@ -68,10 +71,34 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
     smallest, largest, widest = noise_range()
     about = Training(
         recipe.name, kinds.pixel_scales, fwhm(kinds), "electron/s", kinds.zeropoint, smallest, largest, widest=widest,
-        card={"simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number},
+        card={
+            "simulated": {f.name: getattr(kinds, f.name) for f in fields(kinds)}, "number": number,
+            "asymmetry": asymmetries(images[:LOOKED_AT]),
+        },
     )  # fmt: skip
     parts = [Stamps(jnp.asarray(a), jnp.zeros(len(a), jnp.float32)) for a in (images[:number], images[number:])]
     return parts[0], parts[1], about
+
+
+def asymmetries(images: Float[np.ndarray, "n side side"]) -> dict[str, Any]:
+    """How asymmetric the brightest objects of periodic stamps are (`invprob.shapes.asymmetry`).
+
+    Returns
+    -------
+    dict
+        ``side`` of the window, and for each of the parts ``share`` of the stamps with light the ``value`` that they
+        reach; nothing without light.
+    """
+    side, found = images.shape[1], []
+    for image in images[images.any((1, 2))]:
+        brightest = np.unravel_index(int(image.argmax()), image.shape)
+        seen = main_object(np.roll(image, [side // 2 - int(n) for n in brightest], (0, 1)), side)
+        if seen is not None:
+            found.append(asymmetry(seen))
+    if not found:
+        return {}
+    values = np.quantile(found, 1 - np.array(SHARES))
+    return {"side": side, "share": list(SHARES), "value": [round(float(v), 4) for v in values]}
 
 
 def noise_range() -> tuple[float, float, float]:

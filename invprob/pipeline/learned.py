@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +13,19 @@ import numpy as np
 from invprob.config import Config
 from invprob.errors import InputError, UsageError
 from invprob.observation import Frame
+from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
 from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
 from invprob.priors.stored import SHIPPED, as_prior, load_weights, weights_of
+from invprob.result import Estimate
+from invprob.shapes import asymmetry, main_object
 
+RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
 Cards = dict[str, tuple[Any, str]]
+Found = TypeVar("Found", bound=Estimate)
 
 
 @lru_cache(maxsize=4)
@@ -160,6 +166,30 @@ def warnings(cards: Cards) -> list[str]:
     return said
 
 
+def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found:
+    """With how asymmetric the brightest object of the image is, and how rare this is in the training set.
+
+    A best image is smoother than what it is of, and so less asymmetric: rarer than is said.
+    """
+    training = load(config.prior)[1]
+    table = training.card.get("asymmetry") if isinstance(training.card, dict) else None
+    seen = main_object(np.asarray(found.image, float), table["side"]) if table else None
+    if not table or seen is None:
+        return found
+    value = asymmetry(seen)
+    share = float(np.interp(value, table["value"], table["share"]))
+    cards: Cards = {
+        "ASYMM": (value, "rotational asymmetry of the brightest object of SCI"),
+        "ASYMMP": (share, "part of the training set that is as asymmetric"),
+    }
+    if share < RARE:
+        number = 1 + sum(name.startswith("RANGE") for name in found.cards)
+        line = f"the brightest object is asymmetric ({value:.2f}) as {100 * share:.2g} % of the training set are"
+        cards |= {"INRANGE": (False, found.cards["INRANGE"][1]), f"RANGE{number}": (line, "")}
+        listener.note(f"warning: {line}")
+    return replace(found, cards={**found.cards, **cards})
+
+
 def _check_scale(frame: Frame, training: Training, config: Config) -> None:
     if training.pixel_scales is None:
         return
@@ -234,4 +264,4 @@ def _fwhm(kernel: np.ndarray) -> float:
     return float(2 * np.sqrt((kernel > 0.5 * kernel.max()).sum() / np.pi))
 
 
-__all__ = ["check_learned", "learned_prior", "load", "model_card", "warnings"]
+__all__ = ["check_learned", "compared", "learned_prior", "load", "model_card", "warnings"]

@@ -26,10 +26,12 @@ from invprob.pipeline.approximate import approximate
 from invprob.pipeline.check import by_chains, check, check_method, swapped
 from invprob.pipeline.draws import chains, fission_cards, on_the_footprint, quality_cards
 from invprob.pipeline.kept import Kept, prior_variances
+from invprob.pipeline.learned import compared
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength, hyper_cards
 from invprob.posterior import Posterior
+from invprob.priors.stored import is_learned
 from invprob.result import Estimate, Samples, Status
 
 
@@ -105,6 +107,8 @@ def deconvolve(
         found = _infer(observation, config, model, strength, listener, checkpoint)
         if found.status is Status.INTERRUPTED:
             return found
+        if is_learned(config.prior):
+            found = compared(found, config, listener)
         if config.fission_test:
             key = jax.random.fold_in(random_key(observation, config), 1)
             found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})

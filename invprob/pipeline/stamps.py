@@ -18,6 +18,7 @@ from invprob.infer.solvers import AbstractSolver
 from invprob.observation import Observation
 from invprob.pipeline.check import by_chains, check, check_solver
 from invprob.pipeline.kept import Kept
+from invprob.pipeline.learned import compared
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import MULTIPLE, Model, build_model, latent_frame
 from invprob.pipeline.prior import choose_strength
@@ -100,7 +101,8 @@ def deconvolve_many(
                 num_data=int(observation.valid.sum()),
                 cards={"GAP": (float(gap), solver.measure), **strength.cards},
             )
-            results.append(assemble(best, seen, drawn if num_samples else None, observation, model, config))
+            found = assemble(best, seen, drawn if num_samples else None, observation, model, config)
+            results.append(compared(found, config) if is_learned(config.prior) else found)
         return results
 
 

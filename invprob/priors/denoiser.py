@@ -115,11 +115,13 @@ class Denoiser(eqx.Module):
         """A draw of about ``x0 - E[x0 | x]``.
 
         Its covariance is the noise's times the derivative of the denoiser (Miyasawa 1961), which is taken to be that of
-        the filters with their weights.
+        the filters with their weights, those of fainter images as far as the network is believed (`trust`).
         """
         shape = weights.shape[1:]
         white = jnp.fft.rfft2(jax.random.normal(key, weights.shape, weights.dtype))
-        parts = jnp.fft.irfft2(jnp.sqrt(noise * self._filters(shape, noise)) * white, s=shape)
+        filters = self._filters(shape, noise)
+        filters = filters[:1] + self.trust(shape, noise) * (filters - filters[:1])
+        parts = jnp.fft.irfft2(jnp.sqrt(noise * filters) * white, s=shape)
         return jnp.sum(jnp.sqrt(weights) * parts, 0)
 
     def _filters(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "filters ky kx"]:
@@ -147,8 +149,7 @@ class Denoiser(eqx.Module):
         A network is less sure of the widest modes, which are few, than of others; where the data know those well, its
         error is larger than what it could add. The part ``C / (C + b c_out^2)``, with ``b = UNSURE / (1 + (k /
         WIDEST)^2)`` at the frequency k, is a fit: to the regression of what a denoiser should add on what the shipped
-        network, trained on 64 x 64 pixels, says, over PSFs of 4 to 16 pixels and S/N of 20 to 500. The spread of a draw
-        (`scatter`) does not know of it.
+        network, trained on 64 x 64 pixels, says, over PSFs of 4 to 16 pixels and S/N of 20 to 500.
         """
         k = jnp.asarray(frequencies(shape), noise.dtype)
         error = UNSURE * self.left(shape, noise) / (1 + (k / WIDEST) ** 2)

@@ -1,6 +1,7 @@
 """What a learned prior says of what it has not seen, as a Markdown table and a picture.
 
     python tests/benchmarks/guards.py --out docs/guards.png
+    python tests/benchmarks/guards.py --rates 40 # how often galaxies and mergers are too asymmetric
 
 A galaxy of the simulator behind a PSF of 0.5 arcsec in pixels of 0.1 arcsec; the same with the trail of a satellite,
 with a cosmic ray, merging with another one, with a star in its place, and with a PSF that is 8 % too wide. Each is
@@ -20,6 +21,7 @@ from ground_sims import head, row
 
 import invprob
 from invprob.learn.galaxies import Population, Simulator
+from invprob.pipeline.learned import compared
 from invprob.pipeline.model import build_model
 
 SIDE, PIXEL, REFINE, FWHM, SNR = 28, 0.1, 2, 0.5, 150.0
@@ -87,6 +89,20 @@ def made(name: str, seed: int) -> Case:
     return Case(name, replace(given, data=data, variance=np.full(data.shape, sigma**2), psf=psf), inner)
 
 
+def rates(number: int) -> None:
+    """How often the best image, and the truth, are more asymmetric than all but a part of the training set."""
+    config = invprob.Config.make(prior="galaxies", num_samples=0, refine=REFINE, dtype="float32")
+    limits = (0.02, 0.05, 0.1)
+    head("case", *(f"{what}: {100 * limit:g} %" for what in ("image", "truth") for limit in limits))
+    for name in ("galaxy", "merger"):
+        found = []
+        for seed in range(100, 100 + number):
+            case = made(name, seed)
+            result = invprob.deconvolve(case.observation, config)
+            found.append([r.cards["ASYMMP"][0] for r in (result, compared(replace(result, image=case.truth), config))])
+        row(name, *(f"{np.mean(shares < limit):.2f}" for shares in np.transpose(found) for limit in limits))
+
+
 def pictured(cases: list[tuple[Case, invprob.Samples]], path: str) -> None:
     """Data, truth, image and what differs from the Gaussian prior, a row for each case."""
     import matplotlib
@@ -116,15 +132,19 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100, help="of all chains")
     parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--rates", type=int, default=0, help="galaxies and mergers whose asymmetry is counted")
     parser.add_argument("--out", help="picture to write")
     args = parser.parse_args()
+    if args.rates:
+        rates(args.rates)
+        return
     config = invprob.Config.make(
         prior="galaxies", method="sample", num_samples=args.draws, chains=args.chains, refine=REFINE, dtype="float32",
         fission_test=True, swap="gaussian",
     )  # fmt: skip
     done = []
     head("case", "chi-square / datum", "p by fission", "of chi-square", "of structure", "differs from Gaussian, rms",
-         "at most", "in range", "status", "seconds")  # fmt: skip
+         "at most", "asymmetry", "of the training set", "in range", "status", "seconds")  # fmt: skip
     for name in args.cases:
         case = made(name, args.seed)
         begun = time.perf_counter()
@@ -132,7 +152,9 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         done.append((case, found))
         values = [found.chi2 / found.num_data]
-        values += [found.cards[key][0] for key in ("FISSION", "FISSCHI2", "FISSSTRU", "SWAPRMS", "SWAPMAX")]
+        values += [
+            found.cards[key][0] for key in ("FISSION", "FISSCHI2", "FISSSTRU", "SWAPRMS", "SWAPMAX", "ASYMM", "ASYMMP")
+        ]
         row(name, *(f"{v:.3g}" for v in values), "yes" if found.cards["INRANGE"][0] else "no", found.status.name,
             f"{seconds:.0f}")  # fmt: skip
     if args.out:

@@ -14,13 +14,15 @@ from invprob.cli import app
 from invprob.errors import InputError, UsageError
 from invprob.learn import encoder
 from invprob.learn import run as run_module
+from invprob.learn.data import SHARES, asymmetries
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
 from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
 from invprob.priors.denoiser import untrained
 from invprob.priors.generator import Generator
-from invprob.priors.stored import learned_prior, load_weights
+from invprob.priors.stored import learned_prior, load_weights, weights_of
+from invprob.shapes import asymmetry, main_object
 
 from ..priors.test_learned import SMALL
 
@@ -130,6 +132,7 @@ def test_a_run_from_recipe_to_weights(recipe, tmp_path):
     assert about.hash == found.training.hash and about.pixel_scales == Population().pixel_scales
     assert 0.08 < about.target_fwhm < 0.13
     assert [int(step) for step, *_ in found.curve] == [8, 16, 24] and about.card["recipe"]["steps"] == 24
+    assert about.card["asymmetry"]["side"] == SIZE and len(about.card["asymmetry"]["value"]) == len(SHARES)
     assert any("validation loss" in line for line in lines)
     assert not (tmp_path / "a.eqx.state").exists()
     assert jax.tree.structure(denoiser) == jax.tree.structure(found.model)
@@ -350,6 +353,24 @@ def test_a_training_that_diverges_says_so(recipe, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="not a number at step 1, the training diverged; give a smaller learning_rate"):
         train(recipe, tmp_path / "a.eqx")
     assert not list(tmp_path.glob("a.eqx*"))
+
+
+def test_the_asymmetry_of_the_training_set_is_that_of_other_stamps():
+    """The shipped prior's table against stamps of another seed; and against smooth ones, which are no such stamps."""
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    card = load_weights(weights_of("galaxies"))[1].card
+    table = dict(zip(card["asymmetry"]["share"], card["asymmetry"]["value"], strict=True))
+    images = stamps(Population(), 400, 64, 11)
+    found = []
+    for image in images[images.any((1, 2))]:
+        place = np.unravel_index(int(image.argmax()), image.shape)
+        found.append(asymmetry(main_object(np.roll(image, [32 - int(n) for n in place], (0, 1)), 64)))
+    for share in (0.5, 0.2, 0.1):
+        scatter = np.sqrt(share * (1 - share) * (1 / len(found) + 1 / 1760))
+        assert abs(np.mean(np.array(found) >= table[share]) - share) < 3 * scatter
+    round_ones = stamps(Population(crowding=(0.0, 1.0), arms=0.0, knots=0.0, centred=True, faintest=23.0), 20, 64, 11)
+    assert asymmetries(round_ones)["value"][-1] < table[0.2]
+    assert asymmetries(np.zeros((3, 16, 16))) == {}
 
 
 def test_galaxies_in_the_middle():

@@ -23,6 +23,7 @@ from invprob.pipeline.learned import calibration_of, load, model_card
 from invprob.pipeline.model import build_model, enclosing
 from invprob.pipeline.prior import choose_strength, listing
 from invprob.pipeline.stage import deconvolve
+from invprob.pipeline.stamps import deconvolve_many
 from invprob.posterior import Posterior
 from invprob.priors.denoiser import Spectrum, untrained
 from invprob.priors.learned import Training
@@ -172,6 +173,49 @@ def test_what_is_unlike_the_training_set_is_said(weights):
     assert not found.cards["INRANGE"][0]
     said = " ".join(str(value) for value, _ in found.cards.values())
     assert "the noise of a latent pixel" in said and "the brightest galaxies of the training set 15" in said
+
+
+TABLE = {"side": 64, "share": [1.0, 0.1, 0.01], "value": [0.0, 0.1, 0.3]}
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory) -> str:
+    """An untrained prior that knows how asymmetric its training set was."""
+    k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
+    spectrum = Spectrum(k, jnp.log(1e4 * (1 + (k / 0.04) ** 2) ** -1.5))
+    path = tmp_path_factory.mktemp("weights") / "small.eqx"
+    training = replace(TRAINING, card={**TRAINING.card, "asymmetry": TABLE})
+    save_weights(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, training, SMALL)
+    return str(path)
+
+
+def sources(*fluxes: float):
+    """One pixel's column of sources, four pixels apart."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    data = sum(f * np.exp(-((y - 5 - 4 * i) ** 2 + (x - 10) ** 2) / 8) for i, f in enumerate(fluxes))
+    return replace(seen(), data=data + np.random.default_rng(0).normal(0, 1, SHAPE))
+
+
+def test_what_is_more_asymmetric_than_the_training_set_is_said(looked_at, tmp_path):
+    """And written, in a batch as for one; the control is as bright and symmetric."""
+    even, lopsided = sources(0, 300, 0), sources(300, 150, 150)
+    config = learned(looked_at)
+    plain, found = deconvolve(even, config), deconvolve(lopsided, config)
+    assert plain.cards["INRANGE"][0] and plain.cards["ASYMMP"][0] > 0.1 > plain.cards["ASYMM"][0]
+    assert not found.cards["INRANGE"][0] and found.cards["ASYMMP"][0] < 0.05
+    assert "RANGE1" not in plain.cards and "the brightest object is asymmetric" in found.cards["RANGE1"][0]
+    image = write_image(tmp_path / "image.fits", lopsided.data)
+    result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", looked_at, "-o", str(tmp_path / "out.fits")])
+    assert "warning: the brightest object is asymmetric" in result.stderr
+    with fits.open(tmp_path / "out.fits") as file:
+        assert file[0].header["ASYMM"] == pytest.approx(found.cards["ASYMM"][0], rel=1e-3)
+    for alone, of_many in zip((plain, found), deconvolve_many([even, lopsided], config), strict=True):
+        assert of_many.cards["ASYMM"][0] == pytest.approx(alone.cards["ASYMM"][0], rel=1e-3)
+
+
+def test_a_dark_image_has_no_asymmetry(looked_at):
+    dark = replace(seen(), data=np.full(SHAPE, -50.0))
+    assert "ASYMM" not in deconvolve(dark, learned(looked_at, max_steps=3)).cards
 
 
 @pytest.mark.parametrize("name", SHIPPED)

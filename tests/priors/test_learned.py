@@ -197,6 +197,25 @@ class Whole(Denoiser):
         return jnp.ones_like(noise)
 
 
+@pytest.mark.parametrize("chosen", [0, 4])
+def test_the_spread_of_a_draw_is_that_of_what_is_trusted(chosen):
+    """Of the total flux and of fine structure, where all pixels take one filter: ``C`` times its derivative."""
+    shape, number = (32, 32), 6000
+    denoiser = blank(shape).denoiser
+    noise = jnp.full(half_shape(shape), 0.3**2)
+    weights = jnp.zeros((5, *shape)).at[chosen].set(1.0)
+    power, trust = np.asarray(denoiser.power(shape)), np.asarray(denoiser.trust(shape, noise))
+    share = (1.0, *SHARES)[chosen]
+    filters = [p / (p + 0.3**2) for p in (power, share * power)]
+    expected = 0.3**2 * (filters[0] + trust * (filters[1] - filters[0]))
+    draws = jax.vmap(lambda key: denoiser.scatter(key, weights, noise))(jax.random.split(jax.random.key(0), number))
+    modes = np.asarray(jnp.mean(jnp.abs(jnp.fft.rfft2(draws)) ** 2, 0)) / draws[0].size
+    for k, scatter in (((0, 0), np.sqrt(2 / number)), ((5, 7), np.sqrt(1 / number))):
+        assert modes[k] == pytest.approx(expected[k], rel=4 * scatter)
+    if chosen:
+        assert abs(modes[0, 0] / (0.3**2 * filters[1][0, 0]) - 1) > 8 * np.sqrt(2 / number)
+
+
 def test_a_flux_that_the_data_know_is_left_to_them():
     """The shipped network moves the total flux of galaxies behind a PSF by next to none of its error."""
     side, shipped = 64, learned_prior(weights_of("galaxies"), (64, 64)).denoiser
