@@ -193,17 +193,20 @@ def truth_noise(simulation: Simulation, number: int) -> np.ndarray:
 
 
 def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
-    """Part of the pixels inside the mask whose truth lies in their 68 % interval, and the flux's distance in errors.
+    """Part of the pixels inside the mask whose truth lies in their 68 % interval: of draws, and with the truth's noise.
 
-    Of the draws, which are of a galaxy, and of the draws with noise like that of the truth, which is a picture of one.
+    And the distance in errors of the flux inside the mask and of the whole stamp, with that noise. Draws are of a
+    galaxy, and the truth is a picture of one.
     """
-    inside, found = simulation.inside, []
-    for images in (draws, draws + truth_noise(simulation, len(draws))):
+    inside, truth = simulation.inside, simulation.truth
+    pictures, parts, away = draws + truth_noise(simulation, len(draws)), [], []
+    for images in (draws, pictures):
         low, high = np.quantile(images, (0.16, 0.84), axis=0)
-        flux, truth = images[:, inside].sum(1), simulation.truth[inside].sum()
-        found.append(float(np.mean(((low <= simulation.truth) & (simulation.truth <= high))[inside])))
-        found.append(float((truth - flux.mean()) / flux.std(ddof=1)))
-    return found
+        parts.append(float(np.mean(((low <= truth) & (truth <= high))[inside])))
+    for where in (inside, np.ones_like(inside)):
+        flux = pictures[:, where].sum(1)
+        away.append(float((truth[where].sum() - flux.mean()) / flux.std(ddof=1)))
+    return parts + away
 
 
 def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
@@ -220,7 +223,7 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
-    intervals = ("68 % of pixels", "flux, errors", "68 %, with the truth's noise", "flux, errors, with it")
+    intervals = ("68 % of pixels", "with the truth's noise", "flux inside, errors", "of the stamp, errors")
     extra = intervals if args.method == "sample" else ()
     if extra:
         more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
