@@ -166,15 +166,12 @@ def real(args: argparse.Namespace) -> None:
             f"{pooled[1]:.3f}", f"{spread:.3f}", *last)  # fmt: skip
 
 
-def ellipticity_error(image: np.ndarray, simulation: Simulation) -> float:
-    """Distance of the ellipticities of an image and of the truth, inside the mask."""
-    shapes = []
-    for light in (image, simulation.truth):
-        inside = np.where(simulation.inside, light, 0.0)
-        centre = centroid(inside)
-        shape = None if centre is None else adaptive_ellipticity(inside, centre, sigma=10.0, reach=30.0)
-        shapes.append(np.array([np.nan, np.nan] if shape is None else shape))
-    return float(np.hypot(*(shapes[0] - shapes[1])))
+def ellipticity(image: np.ndarray, simulation: Simulation) -> np.ndarray:
+    """Of the light inside the mask; NaN where it has none."""
+    inside = np.where(simulation.inside, image, 0.0)
+    centre = centroid(inside)
+    shape = None if centre is None else adaptive_ellipticity(inside, centre, sigma=10.0, reach=30.0)
+    return np.array([np.nan, np.nan] if shape is None else shape)
 
 
 def truth_noise(simulation: Simulation, number: int) -> np.ndarray:
@@ -195,8 +192,8 @@ def truth_noise(simulation: Simulation, number: int) -> np.ndarray:
 def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
     """Part of the pixels inside the mask whose truth lies in their 68 % interval: of draws, and with the truth's noise.
 
-    And the distance in errors of the flux inside the mask and of the whole stamp, with that noise. Draws are of a
-    galaxy, and the truth is a picture of one.
+    And the distance in errors of the flux inside the mask, that of the whole stamp and both ellipticities, with that
+    noise. Draws are of a galaxy, and the truth is a picture of one.
     """
     inside, truth = simulation.inside, simulation.truth
     pictures, parts, away = draws + truth_noise(simulation, len(draws)), [], []
@@ -206,7 +203,9 @@ def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
     for where in (inside, np.ones_like(inside)):
         flux = pictures[:, where].sum(1)
         away.append(float((truth[where].sum() - flux.mean()) / flux.std(ddof=1)))
-    return parts + away
+    shapes = np.array([ellipticity(image, simulation) for image in pictures])
+    shape = ellipticity(truth, simulation)
+    return [*parts, *away, *((shape - shapes.mean(0)) / shapes.std(0, ddof=1))]
 
 
 def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
@@ -214,7 +213,8 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
     image = np.asarray(result.image, float)
     found = [
         simulation.relative_error(image), 100 * simulation.flux_error(image),
-        100 * (image.sum() / simulation.truth.sum() - 1), ellipticity_error(image, simulation),
+        100 * (image.sum() / simulation.truth.sum() - 1),
+        float(np.hypot(*(ellipticity(image, simulation) - ellipticity(simulation.truth, simulation)))),
         float(result.chi2) / result.num_data,
     ]  # fmt: skip
     return found + covered(np.asarray(result.draws), simulation) if isinstance(result, invprob.Samples) else found
@@ -223,7 +223,7 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
-    intervals = ("68 % of pixels", "with the truth's noise", "flux inside, errors", "of the stamp, errors")
+    intervals = ("68 % of pixels", "with the truth's noise", "flux inside, errors", "of the stamp", "e1", "e2")
     extra = intervals if args.method == "sample" else ()
     if extra:
         more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
