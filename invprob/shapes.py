@@ -116,9 +116,10 @@ def adaptive_ellipticity(
 
 
 def main_object(light: Float[np.ndarray, "y x"], side: int) -> Float[np.ndarray, "side side"] | None:
-    """The brightest object of an image alone, a little blurred, in the middle of a window; None where nothing shines.
+    """The brightest object of an image alone, a little blurred, in the middle of a window.
 
-    It reaches as far as it is connected above the isophote that holds 80 % of the window's light.
+    It reaches as far as it is connected above the isophote that holds 80 % of the window's light. None where nothing
+    shines, or not all is a number.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def main_object(light: Float[np.ndarray, "y x"], side: int) -> Float[np.ndarray,
         Pixels on a side of the window, about the brightest pixel.
     """
     soft = np.maximum(ndimage.gaussian_filter(np.asarray(light, float), SOFT), 0)
-    if not soft.any():
+    if not (np.isfinite(soft).all() and soft.any()):
         return None
     middle = side // 2
     place = np.unravel_index(int(soft.argmax()), soft.shape)

@@ -67,6 +67,6 @@ def test_at_an_edge_of_the_image():
     assert seen is not None and seen.shape == (32, 32) and seen[16, 16] == seen.max()
 
 
-@pytest.mark.parametrize("light", [np.zeros((9, 9)), -np.ones((9, 9))])
+@pytest.mark.parametrize("light", [np.zeros((9, 9)), -np.ones((9, 9)), np.full((9, 9), np.nan)])
 def test_nothing_shines(light):
     assert main_object(light, 8) is None
