@@ -41,7 +41,7 @@ def test_draws_of_a_prior_are_those_of_its_density():
 
 
 def test_exact_draws_are_calibrated():
-    found = calibrate(world(side=8), PureDraw(Independent(Perturbed())), jax.random.key(0), num_cases=100)
+    found = calibrate(world(side=8), PureDraw(Independent(Perturbed())), jax.random.key(0), num_cases=60)
     assert found.passed, found.caught_by
 
 
@@ -54,14 +54,14 @@ def experiment(name, sampler, number, key=0, analysed=None, thin=4):
 
 @pytest.mark.parametrize("name", ["tv", pytest.param("starlet", marks=pytest.mark.slow)])
 def test_gibbs_draws_are_calibrated(name):
-    found = experiment(name, ScaleMixture(num_warmup=30), 100)
+    found = experiment(name, ScaleMixture(num_warmup=30), 50)
     assert found.passed, found.caught_by
 
 
 def test_a_wrong_strength_is_noticed():
     post = sparse_world("tv")
     wrong = eqx.tree_at(lambda p: p.prior.prior.norm.scale, post, replace_fn=lambda b: 2.0 * b)
-    assert not experiment("tv", ScaleMixture(num_warmup=30), 40, analysed=wrong).passed
+    assert not experiment("tv", ScaleMixture(num_warmup=30), 30, analysed=wrong).passed
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """`invprob calibrate`: a card of a configuration, its controls, and the header that refers to it."""
 
+import contextlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from invprob.pipeline.run import replay
 
 from ..small import HAND_TOML, write_image
 
+CONFIG = HAND_TOML + '[input]\nimage = "image.fits"\n'
 CASES = ["--cases", "100", "--draws", "39"]
 
 
@@ -20,20 +23,31 @@ CASES = ["--cases", "100", "--draws", "39"]
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "image.fits", bad=[(5, 6)])
-    (tmp_path / "c.toml").write_text(HAND_TOML + '[input]\nimage = "image.fits"\n')
+    (tmp_path / "c.toml").write_text(CONFIG)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def good_card(tmp_path_factory):
+    """The card of an experiment in which nothing is wrong, and its picture."""
+    folder = tmp_path_factory.mktemp("card")
+    write_image(folder / "image.fits", bad=[(5, 6)])
+    (folder / "c.toml").write_text(CONFIG)
+    with contextlib.chdir(folder):
+        done = calibrate("-o", "card.json", "--plot", "card.png", "--quiet")
+    assert done.exit_code == 0, done.stderr
+    return folder / "card.json"
 
 
 def calibrate(*options):
     return CliRunner().invoke(app, ["calibrate", "c.toml", *CASES, *options])
 
 
-def test_a_card_and_the_header_that_refers_to_it(place):
-    done = calibrate("-o", "card.json", "--plot", "card.png", "--quiet")
-    assert done.exit_code == 0, done.stderr
-    card = Calibration.from_json((place / "card.json").read_text())
+def test_a_card_and_the_header_that_refers_to_it(place, good_card):
+    card = Calibration.from_json(good_card.read_text())
     assert card.passed and card.num_cases == 100 and card.settings["prior"] == "gaussian"
-    assert (place / "card.png").stat().st_size > 10_000
+    assert good_card.with_name("card.png").stat().st_size > 10_000
+    shutil.copy(good_card, place)
     done = CliRunner().invoke(app, ["deconvolve", "--config", "c.toml", "--card", "card.json", "-o", "out.fits", "-q"])
     assert done.exit_code == 0, done.stderr
     header = fits.getheader("out.fits")
@@ -73,8 +87,8 @@ def test_what_cannot_be_calibrated_says_so(place):
     assert "no image given" in refused(2)
 
 
-def test_a_card_that_does_not_fit_is_refused(place):
-    assert calibrate("-o", "card.json", "--quiet").exit_code == 0
+def test_a_card_that_does_not_fit_is_refused(place, good_card):
+    shutil.copy(good_card, place)
     run = ["deconvolve", "--config", "c.toml", "-o", "out.fits", "-q"]
     done = CliRunner().invoke(app, [*run, "--prior", "tv", "--card", "card.json"])
     assert done.exit_code == 2 and "card of prior 'gaussian', the run has prior 'tv'" in done.stderr

@@ -29,7 +29,7 @@ def observation(seed=0, level=0.0):
 
 
 def settings(**fields):
-    return Config.make(**{"prior": "tv", "method": "sample", "num_samples": 1200, "dtype": "float32", **fields})
+    return Config.make(**{"prior": "tv", "method": "sample", "num_samples": 600, "dtype": "float32", **fields})
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def drawn():
 
 def test_mean_errors_and_intervals_come_from_the_draws(drawn):
     assert isinstance(drawn, Samples) and drawn.solver == "gibbs"
-    assert drawn.draws.shape == (1200, *SHAPE)
+    assert drawn.draws.shape == (600, *SHAPE)
     np.testing.assert_allclose(drawn.image, drawn.draws.mean(0), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(drawn.std, drawn.draws.std(0, ddof=1), rtol=1e-5)
     cards = {key: value for key, (value, _) in drawn.cards.items()}
@@ -53,7 +53,7 @@ def test_mean_errors_and_intervals_come_from_the_draws(drawn):
 
 def test_the_cards_say_how_well_the_chains_mix(drawn):
     cards = {key: value for key, (value, _) in drawn.cards.items()}
-    assert (cards["SAMPLER"], cards["NCHAINS"], cards["NSAMPLES"]) == ("gibbs", 4, 1200)
+    assert (cards["SAMPLER"], cards["NCHAINS"], cards["NSAMPLES"]) == ("gibbs", 4, 600)
     assert 1 < cards["RHAT"] < 1.1 and cards["ESSBULK"] > 100 and "EBFMI" not in cards
     assert (cards["GATE"] == "passed") == (drawn.status is Status.CONVERGED)
 
