@@ -184,7 +184,8 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
     }
     if share < RARE:
         number = 1 + sum(name.startswith("RANGE") for name in found.cards)
-        line = f"the brightest object is asymmetric ({value:.2f}) as {100 * share:.2g} % of the training set are"
+        rest = f"all but {100 * share:.2g} % of the training set"
+        line = f"the brightest object is more asymmetric ({value:.2f}) than {rest}"
         cards |= {"INRANGE": (False, found.cards["INRANGE"][1]), f"RANGE{number}": (line, "")}
         listener.note(f"warning: {line}")
     return replace(found, cards={**found.cards, **cards})
