@@ -136,7 +136,8 @@ def main_object(light: Float[np.ndarray, "y x"], side: int) -> Float[np.ndarray,
     around = np.pad(soft, side)[tuple(slice(int(p) + side - middle, int(p) + 2 * side - middle) for p in place)]
     falling = np.sort(around, axis=None)[::-1]
     isophote = falling[np.searchsorted(np.cumsum(falling), SHARE * falling.sum())]
-    pieces, _ = ndimage.label(around >= isophote)  # type: ignore[misc]
+    pieces = np.zeros(around.shape, int)
+    ndimage.label(around >= isophote, output=pieces)
     return np.where(pieces == pieces[middle, middle], around, 0.0)
 
 
@@ -155,10 +156,9 @@ def asymmetry(light: Float[np.ndarray, "y x"]) -> float:
     ----------
     Conselice, Bershady & Jangren 2000, ApJ 529, 886; Lotz, Primack & Madau 2004, AJ 128, 163.
     """
-    total, shape = float(light.sum()), light.shape
-    y = 2 * float(light.sum(axis=1) @ np.arange(shape[0])) / total
-    x = 2 * float(light.sum(axis=0) @ np.arange(shape[1])) / total
-    y, x = float(round(y)), float(round(x))
+    centre = centroid(light)
+    assert centre is not None
+    y, x = (float(round(2 * c)) for c in centre)
     least = _unlike_turned(light, (y, x))
     step = 1.0
     while step >= FINEST:
@@ -168,7 +168,7 @@ def asymmetry(light: Float[np.ndarray, "y x"]) -> float:
             least, (y, x) = lowest, at
         else:
             step /= 2
-    return least / (2 * total)
+    return least / (2 * float(light.sum()))
 
 
 def _unlike_turned(light: Float[np.ndarray, "y x"], twice: tuple[float, float]) -> float:

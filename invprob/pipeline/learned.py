@@ -18,9 +18,8 @@ from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
 from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
-from invprob.priors.stored import SHIPPED, as_prior, load_weights, weights_of
+from invprob.priors.stored import SHIPPED, as_prior, is_learned, load_weights, weights_of
 from invprob.result import Estimate
-from invprob.shapes import asymmetry, main_object
 
 RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
@@ -54,7 +53,7 @@ def model_card(name: str) -> dict[str, Any]:
         When the file cannot be used, or the card beside it is that of other weights.
     """
     training = load(name)[1]
-    facts = training.card if isinstance(training.card, dict) else {}
+    facts = _facts(training)
     curve = facts.get("curve") or []
     card: dict[str, Any] = {
         "name": training.name,
@@ -79,6 +78,11 @@ def model_card(name: str) -> dict[str, Any]:
     if more.pop("sha256") != training.hash:
         raise InputError(f"{beside} is the card of other weights than {weights_of(name).name}: measure them again")
     return {**card, **more}
+
+
+def _facts(training: Training) -> dict[str, Any]:
+    """What a training wrote into the header of its weights."""
+    return training.card if isinstance(training.card, dict) else {}
 
 
 def check_learned(config: Config) -> None:
@@ -169,12 +173,16 @@ def warnings(cards: Cards) -> list[str]:
 def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found:
     """With how asymmetric the brightest object of the image is, and how rare this is in the training set.
 
-    A best image is smoother than what it is of, and so less asymmetric: rarer than is said.
+    A best image is smoother than what it is of, and so less asymmetric: rarer than is said. Without a learned prior, or
+    one that knows the asymmetry of its training set, what was found is given back as it is.
     """
-    training = load(config.prior)[1]
-    table = training.card.get("asymmetry") if isinstance(training.card, dict) else None
-    seen = main_object(np.asarray(found.image, float), table["side"]) if table else None
-    if not table or seen is None:
+    from invprob.shapes import asymmetry, main_object
+
+    table = _facts(load(config.prior)[1]).get("asymmetry") if is_learned(config.prior) else None
+    if not table:
+        return found
+    seen = main_object(np.asarray(found.image, float), table["side"])
+    if seen is None:
         return found
     value = asymmetry(seen)
     share = float(np.interp(value, table["value"], table["share"]))
@@ -255,8 +263,7 @@ def _outside(model: Model, training: Training, flux: float):
 
 
 def _brightest(training: Training) -> float | None:
-    card = training.card
-    simulated = card.get("simulated") if isinstance(card, dict) else None
+    simulated = _facts(training).get("simulated")
     return None if simulated is None else simulated["brightest"]
 
 

@@ -31,7 +31,6 @@ from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength, hyper_cards
 from invprob.posterior import Posterior
-from invprob.priors.stored import is_learned
 from invprob.result import Estimate, Samples, Status
 
 
@@ -107,8 +106,7 @@ def deconvolve(
         found = _infer(observation, config, model, strength, listener, checkpoint)
         if found.status is Status.INTERRUPTED:
             return found
-        if is_learned(config.prior):
-            found = compared(found, config, listener)
+        found = compared(found, config, listener)
         if config.fission_test:
             key = jax.random.fold_in(random_key(observation, config), 1)
             found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})

@@ -102,7 +102,7 @@ def deconvolve_many(
                 cards={"GAP": (float(gap), solver.measure), **strength.cards},
             )
             found = assemble(best, seen, drawn if num_samples else None, observation, model, config)
-            results.append(compared(found, config) if is_learned(config.prior) else found)
+            results.append(compared(found, config))
         return results
 
 

@@ -36,14 +36,18 @@ from ..priors.test_learned import SMALL
 TRAINING = Training("small", (0.18, 0.22), 0.3, "electron/s", 25.0, card={"simulated": {"brightest": 15.0}})
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
+def saved(folder: Path, training: Training) -> str:
     """An untrained prior in a file."""
     k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
     spectrum = Spectrum(k, jnp.log(1e4 * (1 + (k / 0.04) ** 2) ** -1.5))
-    path = tmp_path_factory.mktemp("weights") / "small.eqx"
-    save_weights(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, TRAINING, SMALL)
+    path = folder / "small.eqx"
+    save_weights(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, training, SMALL)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    return saved(tmp_path_factory.mktemp("weights"), TRAINING)
 
 
 def learned(weights, **fields) -> Config:
@@ -180,17 +184,13 @@ TABLE = {"side": 64, "share": [1.0, 0.1, 0.01], "value": [0.0, 0.1, 0.3]}
 
 @pytest.fixture(scope="module")
 def looked_at(tmp_path_factory) -> str:
-    """An untrained prior that knows how asymmetric its training set was."""
-    k = jnp.geomspace(0.005, 0.75, 60, dtype=jnp.float32)
-    spectrum = Spectrum(k, jnp.log(1e4 * (1 + (k / 0.04) ** 2) ** -1.5))
-    path = tmp_path_factory.mktemp("weights") / "small.eqx"
+    """A prior that knows how asymmetric its training set was."""
     training = replace(TRAINING, card={**TRAINING.card, "asymmetry": TABLE})
-    save_weights(untrained(jax.random.key(0), spectrum, 0.5, **SMALL), path, training, SMALL)
-    return str(path)
+    return saved(tmp_path_factory.mktemp("weights"), training)
 
 
 def sources(*fluxes: float):
-    """One pixel's column of sources, four pixels apart."""
+    """A column of sources, four pixels apart."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     data = sum(f * np.exp(-((y - 5 - 4 * i) ** 2 + (x - 10) ** 2) / 8) for i, f in enumerate(fluxes))
     return replace(seen(), data=data + np.random.default_rng(0).normal(0, 1, SHAPE))
