@@ -225,7 +225,7 @@ def augmented(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
 
 @eqx.filter_jit(donate="all-except-first")
 def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedule) -> tuple[State, Array]:
-    """One step; not in a loop of JAX's, in which convolutions are several times slower on a CPU.
+    """One step.
 
     Parameters
     ----------
