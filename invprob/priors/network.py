@@ -47,7 +47,7 @@ def _by_library(x: Float[Array, "y x c_in"], weight: Float[Array, "k k c_in c_ou
 def _by_products(x: Float[Array, "y x c_in"], weight: Float[Array, "k k c_in c_out"]) -> Float[Array, "y x c_out"]:
     """The same as one product of matrices: what goes in is shifted along x, what comes out along y.
 
-    XLA's convolutions are slower on a CPU, and their derivatives in a loop many times slower.
+    XLA's convolutions are slower on several cores of a CPU, and their derivatives in a loop many times slower.
     """
     k, _, c_in, c_out = weight.shape
     shifts = range(k // 2, -(k // 2) - 1, -1)
