@@ -176,11 +176,11 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
     A best image is smoother than what it is of, and so less asymmetric: rarer than is said. Without a learned prior, or
     one that knows the asymmetry of its training set, what was found is given back as it is.
     """
-    from invprob.shapes import asymmetry, main_object
-
     table = _facts(load(config.prior)[1]).get("asymmetry") if is_learned(config.prior) else None
     if not table:
         return found
+    from invprob.shapes import asymmetry, main_object
+
     seen = main_object(np.asarray(found.image, float), table["side"])
     if seen is None:
         return found
