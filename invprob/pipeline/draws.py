@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from invprob.config import Config
 from invprob.errors import CapabilityError, UsageError
@@ -99,6 +100,21 @@ def on_the_footprint(model: Model, found: Samples) -> np.ndarray:
     images = np.asarray(images).reshape(-1, *images.shape[2:])
     rows, columns = model.frame.footprint
     return images[:, rows, columns]
+
+
+@eqx.filter_jit
+def fit_trace(post: Posterior, mean: PyTree, draws: PyTree) -> Float[Array, ""]:
+    """Trace of the fit: what of the scatter of whitened data the predictions of draws take up, ``(draw, ...)``."""
+    like = post.likelihood
+    centre = like.residual(mean)
+
+    def add(sums, x):
+        away = like.residual(x) - centre
+        return (sums[0] + away, sums[1] + jnp.sum(away**2)), None
+
+    (moved, squares), _ = jax.lax.scan(add, (jnp.zeros_like(centre), jnp.zeros((), centre.dtype)), draws)
+    number = len(jax.tree.leaves(draws)[0])
+    return (squares - jnp.sum(moved**2) / number) / (number - 1)
 
 
 def fewer(samples: Samples, every: int) -> Samples:

@@ -21,6 +21,7 @@ from invprob.priors.learned import DenoiserPrior, Training
 from invprob.priors.stored import SHIPPED, as_prior, is_learned, load_weights, weights_of
 from invprob.result import Estimate
 
+MISFIT = 0.01  # p of the residuals below which an image does not fit
 RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
 Cards = dict[str, tuple[Any, str]]
@@ -171,32 +172,49 @@ def warnings(cards: Cards) -> list[str]:
 
 
 def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found:
-    """With how asymmetric the brightest object of the image is, and how rare this is in the training set.
+    """With what the image itself says against a learned prior: residuals that are too large, and its asymmetry.
 
-    A best image is smoother than what it is of, and so less asymmetric: rarer than is said. Without a learned prior, or
-    one that knows the asymmetry of its training set, what was found is given back as it is.
+    Without a learned prior what was found, whose cards tell how it fits (`with_fit`), is given back as it is.
     """
-    table = _facts(load(config.prior)[1]).get("asymmetry") if is_learned(config.prior) else None
-    if not table:
+    if not is_learned(config.prior):
         return found
+    asymmetries, lines = _asymmetry(np.asarray(found.image, float), _facts(load(config.prior)[1]).get("asymmetry"))
+    cards: Cards = {**found.cards, **asymmetries}
+    known = {name: value for name, (value, _) in found.cards.items()}
+    if known["FIT"] < MISFIT:
+        lines.append(
+            f"the image does not fit the data: its residuals have p = {known['FIT']:.1g}, the largest that is as wide "
+            f"as the PSF {known['RESPEAK']:.1f} sigma at pixel ({known['RESPEAKX']}, {known['RESPEAKY']})"
+        )
+    number = sum(name.startswith("RANGE") for name in cards)
+    for i, line in enumerate(lines, number + 1):
+        cards |= {"INRANGE": (False, cards["INRANGE"][1]), f"RANGE{i}": (line, "")}
+        listener.note(f"warning: {line}")
+    return replace(found, cards=cards)
+
+
+def _asymmetry(image: np.ndarray, table: dict[str, Any] | None) -> tuple[Cards, list[str]]:
+    """How asymmetric the brightest object of an image is, how rare this is in the training set, and what to say of it.
+
+    A best image is smoother than what it is of, and so less asymmetric: rarer than is said. Nothing where the
+    training set's asymmetry is not known.
+    """
+    if not table:
+        return {}, []
     from invprob.shapes import asymmetry, main_object
 
-    seen = main_object(np.asarray(found.image, float), table["side"])
+    seen = main_object(image, table["side"])
     if seen is None:
-        return found
+        return {}, []
     value = asymmetry(seen)
     share = float(np.interp(value, table["value"], table["share"]))
     cards: Cards = {
         "ASYMM": (value, "rotational asymmetry of the brightest object of SCI"),
         "ASYMMP": (share, "part of the training set that is as asymmetric"),
     }
-    if share < RARE:
-        number = 1 + sum(name.startswith("RANGE") for name in found.cards)
-        rest = f"all but {100 * share:.2g} % of the training set"
-        line = f"the brightest object is more asymmetric ({value:.2f}) than {rest}"
-        cards |= {"INRANGE": (False, found.cards["INRANGE"][1]), f"RANGE{number}": (line, "")}
-        listener.note(f"warning: {line}")
-    return replace(found, cards={**found.cards, **cards})
+    rest = f"all but {100 * share:.2g} % of the training set"
+    line = f"the brightest object is more asymmetric ({value:.2f}) than {rest}"
+    return cards, [line] if share < RARE else []
 
 
 def _check_scale(frame: Frame, training: Training, config: Config) -> None:

@@ -24,7 +24,8 @@ from invprob.operators import Crop
 from invprob.operators.base import total
 from invprob.pipeline.approximate import approximate
 from invprob.pipeline.check import by_chains, check, check_method, swapped
-from invprob.pipeline.draws import chains, fission_cards, on_the_footprint, quality_cards
+from invprob.pipeline.draws import chains, fission_cards, fit_trace, on_the_footprint, quality_cards
+from invprob.pipeline.fit import with_fit
 from invprob.pipeline.kept import Kept, prior_variances
 from invprob.pipeline.learned import compared
 from invprob.pipeline.listener import SILENT, Listener
@@ -106,7 +107,7 @@ def deconvolve(
         found = _infer(observation, config, model, strength, listener, checkpoint)
         if found.status is Status.INTERRUPTED:
             return found
-        found = compared(found, config, listener)
+        found = compared(with_fit(found, observation), config, listener)
         if config.fission_test:
             key = jax.random.fold_in(random_key(observation, config), 1)
             found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
@@ -189,9 +190,14 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
         return found
     post = strength.given({name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()})
     cards = {**strength.cards, **hyper_cards(found.hyper), **quality_cards(found, config)}
+    draws = jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:])), found.latents)
+    trace = float(fit_trace(post, jax.tree.map(jnp.asarray, found.x), draws))
+    cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     # the images are held on the footprint alone
     sky = None if model.others is None else {"sky": found.latents["sky"]}
-    found = replace(found, cards=cards, draws=on_the_footprint(model, found), latents=sky)
+    found = replace(
+        found, cards=cards, draws=on_the_footprint(model, found), latents=sky, effective_dof=found.num_data - trace
+    )
     return _with_evidence(_with_errors(found, post, observation, model, config), post, model)
 
 

@@ -17,6 +17,7 @@ from invprob.infer.samplers.gaussian import Perturbed, no_sums, summed
 from invprob.infer.solvers import AbstractSolver
 from invprob.observation import Observation
 from invprob.pipeline.check import by_chains, check, check_solver
+from invprob.pipeline.fit import with_fit
 from invprob.pipeline.kept import Kept
 from invprob.pipeline.learned import compared
 from invprob.pipeline.listener import SILENT, Listener
@@ -102,7 +103,7 @@ def deconvolve_many(
                 cards={"GAP": (float(gap), solver.measure), **strength.cards},
             )
             found = assemble(best, seen, drawn if num_samples else None, observation, model, config)
-            results.append(compared(found, config))
+            results.append(compared(with_fit(found, observation), config))
         return results
 
 

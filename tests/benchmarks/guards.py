@@ -1,7 +1,7 @@
 """What a learned prior says of what it has not seen, as a Markdown table and a picture.
 
     python tests/benchmarks/guards.py --out docs/guards.png
-    python tests/benchmarks/guards.py --rates 40 # how often galaxies and mergers are too asymmetric
+    python tests/benchmarks/guards.py --rates 40 # how often each warns
 
 A galaxy of the simulator behind a PSF of 0.5 arcsec in pixels of 0.1 arcsec; the same with the trail of a satellite,
 with a cosmic ray, merging with another one, with a star in its place, and with a PSF that is 8 % too wide. Each is
@@ -21,7 +21,7 @@ from ground_sims import head, row
 
 import invprob
 from invprob.learn.galaxies import Population, Simulator
-from invprob.pipeline.learned import compared
+from invprob.pipeline.learned import MISFIT, compared
 from invprob.pipeline.model import build_model
 
 SIDE, PIXEL, REFINE, FWHM, SNR = 28, 0.1, 2, 0.5, 150.0
@@ -90,17 +90,23 @@ def made(name: str, seed: int) -> Case:
 
 
 def rates(number: int) -> None:
-    """How often the best image, and the truth, are more asymmetric than all but a part of the training set."""
+    """How often a run warns, does not fit, and is more asymmetric, by image and by truth, than all but a part."""
     config = invprob.Config.make(prior="galaxies", num_samples=0, refine=REFINE, dtype="float32")
     limits = (0.02, 0.05, 0.1)
-    head("case", *(f"{what}: {100 * limit:g} %" for what in ("image", "truth") for limit in limits))
-    for name in ("galaxy", "merger"):
-        found = []
+    shares = [f"asymmetric {what}, {100 * limit:g} %" for what in ("image", "truth") for limit in limits]
+    head("case", "warned", "does not fit", "median p", "of chi-square", "of structure", "of the peak", *shares)
+    for name in CASES:
+        warned, fits, found = [], [], []
         for seed in range(100, 100 + number):
             case = made(name, seed)
             result = invprob.deconvolve(case.observation, config)
+            warned.append(not result.cards["INRANGE"][0])
+            fits.append([result.cards[key][0] for key in ("FIT", "FITCHI2", "FITSTRU", "FITPEAK")])
             found.append([r.cards["ASYMMP"][0] for r in (result, compared(replace(result, image=case.truth), config))])
-        row(name, *(f"{np.mean(shares < limit):.2f}" for shares in np.transpose(found) for limit in limits))
+        p = np.transpose(fits)
+        parts = [f"{np.mean(part < limit):.2f}" for part in np.transpose(found) for limit in limits]
+        medians = [f"{v:.1g}" for v in np.median(p, axis=1)]
+        row(name, f"{np.mean(warned):.2f}", f"{np.mean(p[0] < MISFIT):.2f}", *medians, *parts)
 
 
 def pictured(cases: list[tuple[Case, invprob.Samples]], path: str) -> None:
@@ -132,7 +138,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100, help="of all chains")
     parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
-    parser.add_argument("--rates", type=int, default=0, help="galaxies and mergers whose asymmetry is counted")
+    parser.add_argument("--rates", type=int, default=0, help="of each case, in how many a best image warns")
     parser.add_argument("--out", help="picture to write")
     args = parser.parse_args()
     if args.rates:
@@ -143,18 +149,19 @@ def main() -> None:
         fission_test=True, swap="gaussian",
     )  # fmt: skip
     done = []
-    head("case", "chi-square / datum", "p by fission", "of chi-square", "of structure", "differs from Gaussian, rms",
-         "at most", "asymmetry", "of the training set", "in range", "status", "seconds")  # fmt: skip
+    columns = {
+        "FIT": "p of residuals", "RESPEAK": "largest as wide as the PSF, sigma", "FISSION": "p by fission",
+        "FISSCHI2": "of chi-square", "FISSSTRU": "of structure", "SWAPRMS": "differs from Gaussian, rms",
+        "SWAPMAX": "at most", "ASYMM": "asymmetry", "ASYMMP": "of the training set",
+    }  # fmt: skip
+    head("case", "chi-square / datum", *columns.values(), "in range", "status", "seconds")
     for name in args.cases:
         case = made(name, args.seed)
         begun = time.perf_counter()
         found = invprob.deconvolve(case.observation, config)
         seconds = time.perf_counter() - begun
         done.append((case, found))
-        values = [found.chi2 / found.num_data]
-        values += [
-            found.cards[key][0] for key in ("FISSION", "FISSCHI2", "FISSSTRU", "SWAPRMS", "SWAPMAX", "ASYMM", "ASYMMP")
-        ]
+        values = [found.chi2 / found.num_data, *(found.cards[key][0] for key in columns)]
         row(name, *(f"{v:.3g}" for v in values), "yes" if found.cards["INRANGE"][0] else "no", found.status.name,
             f"{seconds:.0f}")  # fmt: skip
     if args.out:

@@ -198,7 +198,7 @@ def sources(*fluxes: float):
 
 def test_what_is_more_asymmetric_than_the_training_set_is_said(looked_at, tmp_path):
     """And written, in a batch as for one; the control is as bright and symmetric."""
-    even, lopsided = sources(0, 300, 0), sources(300, 150, 150)
+    even, lopsided = sources(0, 100, 0), sources(100, 50, 50)
     config = learned(looked_at)
     plain, found = deconvolve(even, config), deconvolve(lopsided, config)
     assert plain.cards["INRANGE"][0] and plain.cards["ASYMMP"][0] > 0.1 > plain.cards["ASYMM"][0]
@@ -211,6 +211,25 @@ def test_what_is_more_asymmetric_than_the_training_set_is_said(looked_at, tmp_pa
         assert file[0].header["ASYMM"] == pytest.approx(found.cards["ASYMM"][0], rel=1e-3)
     for alone, of_many in zip((plain, found), deconvolve_many([even, lopsided], config), strict=True):
         assert of_many.cards["ASYMM"][0] == pytest.approx(alone.cards["ASYMM"][0], rel=1e-3)
+
+
+def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
+    """Of a cosmic ray, which no PSF makes, and of chains as of the best image; the control is without it."""
+    obs = seen()
+    data = obs.data.copy()
+    data[4, 6] += 60.0
+    struck = replace(obs, data=data)
+    config = learned(weights)
+    plain, found = deconvolve(obs, config), deconvolve(struck, config)
+    assert plain.cards["INRANGE"][0] and plain.cards["FIT"][0] > 0.05
+    assert not found.cards["INRANGE"][0] and found.cards["FIT"][0] < 0.01
+    assert (found.cards["RESPEAKX"][0], found.cards["RESPEAKY"][0]) == (7, 5)
+    assert "does not fit the data" in found.cards["RANGE1"][0] and "at pixel (7, 5)" in found.cards["RANGE1"][0]
+    assert not deconvolve_many([struck], config)[0].cards["INRANGE"][0]
+    image = write_image(tmp_path / "image.fits", data)
+    result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", weights, "-o", str(tmp_path / "out.fits")])
+    assert "warning: the image does not fit the data" in result.stderr
+    assert "p of the residuals" in result.stderr
 
 
 def test_a_dark_image_has_no_asymmetry(looked_at):

@@ -1,0 +1,75 @@
+"""What the header says of the residuals, of every prior and in a batch."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from invprob.covariance import dense, dense_operator
+from invprob.infer.sample import sample
+from invprob.infer.samplers import Perturbed
+from invprob.pipeline.draws import fit_trace
+from invprob.pipeline.fit import on_the_data
+from invprob.pipeline.stage import deconvolve
+from invprob.pipeline.stamps import deconvolve_many
+from invprob.testing import small_problem
+from tests.small import observation, settings
+
+CARDS = ("FIT", "FITCHI2", "FITSTRU", "FITPEAK", "RESPEAK", "RESPEAKX", "RESPEAKY")
+
+
+def test_the_cards_of_one_and_of_many():
+    obs = observation()
+    struck = replace(obs, data=obs.data + 60.0 * (np.indices(obs.shape) == np.array([[[3]], [[15]]])).all(0))
+    many = deconvolve_many([obs, struck], settings())
+    for one, of_many in zip((deconvolve(o, settings()) for o in (obs, struck)), many, strict=True):
+        for name in CARDS:
+            assert of_many.cards[name][0] == pytest.approx(one.cards[name][0], rel=0.01), name
+    assert many[0].cards["FIT"][0] > 0.05
+    assert many[1].cards["FIT"][0] < 0.01
+    assert (many[1].cards["RESPEAKX"][0], many[1].cards["RESPEAKY"][0]) == (16, 4)
+
+
+def test_chi_square_has_the_degrees_of_freedom_that_are_known():
+    plain, drawn = deconvolve(observation(), settings()), deconvolve(observation(), settings(num_samples=20))
+    assert plain.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(plain.chi2, plain.num_data), rel=1e-3)
+    assert drawn.effective_dof is not None and drawn.effective_dof < drawn.num_data - 5
+    assert drawn.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(drawn.chi2, drawn.effective_dof), rel=1e-3)
+
+
+@pytest.mark.parametrize(("factor", "side"), [(1, 9), (3, 27), (3, 29), (2, 19), (4, 41)])
+def test_a_kernel_on_the_data(factor, side):
+    """It keeps its sum, and its centre to half a latent pixel."""
+    y, x = np.mgrid[:side, :side] - side // 2
+    kernel = np.exp(-(y**2 + (x - 1) ** 2) / (2 * (side / 9) ** 2))
+    seen = on_the_data(kernel, factor)
+    assert seen.sum() == pytest.approx(kernel.sum()) and all(n % 2 for n in seen.shape)
+    middle = np.sum(seen * (np.indices(seen.shape) - len(seen) // 2), (1, 2)) / seen.sum()
+    half = 0.5 * (1 - factor % 2)  # the middle of an even number of pixels lies between two of them
+    np.testing.assert_allclose(factor * middle, [half, 1 + half], atol=0.06)
+
+
+def test_the_trace_of_the_fit_is_that_of_draws():
+    """By its definition, the trace of A S A.T N^-1, with S the posterior covariance."""
+    post = small_problem()
+    like = post.likelihood
+    a = np.asarray(dense_operator(like.operator)).reshape(like.data.size, -1)
+    weight = np.where(like.valid, 1 / like.noise.variance, 0.0).ravel()
+    precision = np.linalg.inv(np.asarray(dense(post.prior.covariance))) + a.T @ (weight[:, None] * a)
+    exact = np.trace(a @ np.linalg.inv(precision) @ a.T * weight)
+    found = sample(post, jax.random.key(0), 2000, Perturbed())
+    draws = jax.tree.map(lambda x: jnp.asarray(x[0]), found.latents)
+    spread = np.sqrt(2 * exact / 2000)  # at most: each mode adds a chi-square of one degree of freedom
+    assert float(fit_trace(post, jnp.asarray(found.x), draws)) == pytest.approx(exact, abs=4 * spread)
+
+
+def test_chains_have_degrees_of_freedom():
+    config = settings(
+        prior="tv", strength=1.0, amplitude=None, scale=None, slope=None, method="sample", num_samples=400
+    )
+    found = deconvolve(observation(), config)
+    assert found.effective_dof == pytest.approx(found.num_data - found.cards["FITTRACE"][0])
+    assert 0.8 < found.chi2 / found.effective_dof < 1.2 and found.effective_dof < found.num_data - 5
