@@ -22,15 +22,14 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from astropy.io import fits
 from ground_sims import DATA, Simulation, head, row
+from hubble import HUBBLE, isophote, mask_bias, own_noise, truth_noise
 
 import invprob
 from invprob.covariance import Diagonal
@@ -46,7 +45,6 @@ from invprob.shapes import adaptive_ellipticity, centroid, half_light_radius
 
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of white noise, in median peaks
 HELD_BACK = 987_654  # seed of stamps that no recipe has
-HUBBLE = DATA.parent / "galaxies"
 OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
 
 
@@ -91,25 +89,6 @@ def denoise(args: argparse.Namespace) -> None:
         ratios = ours / wiener
         row(f"{level:g}", f"{s:.3g}", f"{rms(ours) / rms(wiener):.3f}", f"{np.median(ratios):.3f}",
                   f"{np.quantile(ratios, 0.9):.3f}")  # fmt: skip
-
-
-@cache
-def own_power(side: int) -> np.ndarray:
-    """Power of the noise of drizzled Hubble images in blank sky, of variance one (Leauthaud et al. 2007; GalSim)."""
-    table = fits.getdata(HUBBLE / "acs_I_unrot_sci_20_cf.fits").astype(float)
-    reach, whole = table.shape[0] // 2, side + table.shape[0]
-    kernel = np.zeros((whole, whole))
-    kernel[: table.shape[0], : table.shape[0]] = table / table.max()
-    power = np.fft.rfft2(np.roll(kernel, (-reach, -reach), (0, 1))).real.clip(0)
-    return power / np.fft.irfft2(power, s=(whole, whole))[0, 0]
-
-
-def own_noise(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
-    """A draw of it."""
-    power = own_power(side)
-    whole = (len(power),) * 2
-    white = np.fft.rfft2(rng.standard_normal(whole))
-    return sigma * np.fft.irfft2(np.sqrt(power) * white, s=whole)[:side, :side]
 
 
 def hubble_galaxies(number: int) -> list[tuple[np.ndarray, float, None]]:
@@ -174,48 +153,36 @@ def ellipticity(image: np.ndarray, simulation: Simulation) -> np.ndarray:
     return np.array([np.nan, np.nan] if shape is None else shape)
 
 
-def truth_noise(simulation: Simulation, number: int) -> np.ndarray:
-    """Draws of the noise that a truth has, as it is the picture that Hubble took, on the grid of the truth."""
-    import galsim
-
-    with fits.open(simulation.path) as file:
-        sigma, fine = file[0].header["HSTSIG"], file["TRUTH"].header["PIXSCALE"]
-        shape, scale = file["HST"].data.shape, file["HST"].header["PIXSCALE"]
-    rng, (ny, nx), out = np.random.default_rng(0), simulation.truth.shape, []
-    for _ in range(number):
-        image = own_noise(rng, max(shape), sigma)[: shape[0], : shape[1]]
-        noise = galsim.InterpolatedImage(galsim.ImageD(image, scale=scale), normalization="flux")
-        out.append(noise.drawImage(nx=nx, ny=ny, scale=fine, method="auto").array)
-    return np.where(simulation.truth == 0, 0.0, out)
-
-
 def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
     """Part of the pixels inside the mask whose truth lies in their 68 % interval: of draws, and with the truth's noise.
 
-    And the distance in errors of the flux inside the mask, that of the whole stamp and both ellipticities, with that
-    noise. Draws are of a galaxy, and the truth is a picture of one.
+    And the distance in errors of the flux inside the isophote (each picture's own, as the mask is the truth's), that
+    of the whole stamp, and both ellipticities. Draws are of a galaxy, the truth is a picture of one.
     """
     inside, truth = simulation.inside, simulation.truth
     pictures, parts, away = draws + truth_noise(simulation, len(draws)), [], []
     for images in (draws, pictures):
         low, high = np.quantile(images, (0.16, 0.84), axis=0)
         parts.append(float(np.mean(((low <= truth) & (truth <= high))[inside])))
-    for where in (inside, np.ones_like(inside)):
-        flux = pictures[:, where].sum(1)
-        away.append(float((truth[where].sum() - flux.mean()) / flux.std(ddof=1)))
+    whole = pictures.sum((1, 2))
+    cut = np.where(truth == 0, 0.0, pictures)
+    isophotal = np.array([picture[isophote(picture, simulation)].sum() for picture in cut])
+    for flux, true in ((isophotal, truth[inside].sum()), (whole, truth.sum())):
+        away.append(float((true - flux.mean()) / flux.std(ddof=1)))
     shapes = np.array([ellipticity(image, simulation) for image in pictures])
     shape = ellipticity(truth, simulation)
     return [*parts, *away, *((shape - shapes.mean(0)) / shapes.std(0, ddof=1))]
 
 
 def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
-    """Relative error, flux inside the mask and of the whole stamp, ellipticity, chi-square; of draws, coverage too."""
+    """Relative error, flux inside the mask (also without the part of the mask) and of the whole stamp, and more."""
     image = np.asarray(result.image, float)
+    flux = simulation.flux_error(image)
     found = [
-        simulation.relative_error(image), 100 * simulation.flux_error(image),
+        simulation.relative_error(image), 100 * flux, 100 * (flux - mask_bias(image, simulation)),
         100 * (image.sum() / simulation.truth.sum() - 1),
         float(np.hypot(*(ellipticity(image, simulation) - ellipticity(simulation.truth, simulation)))),
-        float(result.chi2) / result.num_data,
+        float(result.chi2) / result.num_data, result.cards["FIT"][0],
     ]  # fmt: skip
     return found + covered(np.asarray(result.draws), simulation) if isinstance(result, invprob.Samples) else found
 
@@ -223,11 +190,14 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
-    intervals = ("68 % of pixels", "with the truth's noise", "flux inside, errors", "of the stamp", "e1", "e2")
+    intervals = ("68 % of pixels", "with the truth's noise", "isophotal flux, errors", "of the stamp", "e1", "e2")
     extra = intervals if args.method == "sample" else ()
     if extra:
         more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
-    errors = ("relative error", "flux error, %", "of the total", "ellipticity error", "chi-square / datum")
+    errors = (
+        "relative error", "flux error, %", "without that of the mask", "of the total", "ellipticity error",
+        "chi-square / datum", "p of residuals",
+    )  # fmt: skip
     head("prior", "file", *errors, *extra, "seconds")
     paths = [
         p for p in sorted(DATA.glob("ground_*.fits")) if not args.files or p.stem.removeprefix("ground_") in args.files
@@ -251,7 +221,7 @@ def ground(args: argparse.Namespace) -> None:
                 row(name, simulation.name, *(f"{v:.3f}" for v in found[-1]), f"{seconds:.0f} ({result.status.name})")
             tables.append(found)
         table = np.array(tables)
-        table[..., 1:3] = np.abs(table[..., 1:3])
+        table[..., 1:4] = np.abs(table[..., 1:4])
         row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=1).mean(0)), "")
         if args.noises:
             row(name, "of all", *(f"{v:.3f}" for v in np.median(table, axis=(0, 1))), "")
