@@ -318,5 +318,6 @@ def _in_words(result: Estimate, out: Path) -> str:
     fit = f"  chi-square {result.chi2:.1f} for {result.num_data} data"
     if result.effective_dof is not None:
         fit += f", {result.chi2 / result.effective_dof:.3f} per effective degree of freedom"
-    fit += f"; p of the residuals {cards['FIT']:.2g}, the largest as wide as the PSF {cards['RESPEAK']:.1f} sigma"
+    if "FIT" in cards:
+        fit += f"; p of the residuals {cards['FIT']:.2g}, the largest as wide as the PSF {cards['RESPEAK']:.1f} sigma"
     return "\n".join([*lines, flux, fit])

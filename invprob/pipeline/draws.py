@@ -104,7 +104,7 @@ def on_the_footprint(model: Model, found: Samples) -> np.ndarray:
 
 @eqx.filter_jit
 def fit_trace(post: Posterior, mean: PyTree, draws: PyTree) -> Float[Array, ""]:
-    """Trace of the fit: what of the scatter of whitened data the predictions of draws take up, ``(draw, ...)``."""
+    """Trace of the fit, ``A S A.T N^-1`` with S the covariance of the draws, which lie along a leading axis."""
     like = post.likelihood
     centre = like.residual(mean)
 

@@ -16,8 +16,9 @@ Found = TypeVar("Found", bound=Estimate)
 
 
 def with_fit(found: Found, observation: Observation) -> Found:
-    """With the p-values of its residuals, and where it fits worst."""
-    assert found.residual is not None
+    """With the p-values of its residuals, and where it fits worst; as it is where none of them is a number."""
+    if found.residual is None or not np.isfinite(found.residual).any():
+        return found
     psf = None if found.kernel is None else on_the_data(found.kernel, found.frame.factor)
     fit = judge_fit(found.residual, observation.variance, psf, found.effective_dof)
     cards = {

@@ -181,7 +181,7 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
     asymmetries, lines = _asymmetry(np.asarray(found.image, float), _facts(load(config.prior)[1]).get("asymmetry"))
     cards: Cards = {**found.cards, **asymmetries}
     known = {name: value for name, (value, _) in found.cards.items()}
-    if known["FIT"] < MISFIT:
+    if "FIT" in known and known["FIT"] < MISFIT:
         lines.append(
             f"the image does not fit the data: its residuals have p = {known['FIT']:.1g}, the largest that is as wide "
             f"as the PSF {known['RESPEAK']:.1f} sigma at pixel ({known['RESPEAKX']}, {known['RESPEAKY']})"

@@ -195,8 +195,9 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
     cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
     # the images are held on the footprint alone
     sky = None if model.others is None else {"sky": found.latents["sky"]}
+    dof = found.num_data - trace
     found = replace(
-        found, cards=cards, draws=on_the_footprint(model, found), latents=sky, effective_dof=found.num_data - trace
+        found, cards=cards, draws=on_the_footprint(model, found), latents=sky, effective_dof=dof if dof > 0 else None
     )
     return _with_evidence(_with_errors(found, post, observation, model, config), post, model)
 

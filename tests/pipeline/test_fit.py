@@ -12,7 +12,7 @@ from invprob.covariance import dense, dense_operator
 from invprob.infer.sample import sample
 from invprob.infer.samplers import Perturbed
 from invprob.pipeline.draws import fit_trace
-from invprob.pipeline.fit import on_the_data
+from invprob.pipeline.fit import on_the_data, with_fit
 from invprob.pipeline.stage import deconvolve
 from invprob.pipeline.stamps import deconvolve_many
 from invprob.testing import small_problem
@@ -64,6 +64,13 @@ def test_the_trace_of_the_fit_is_that_of_draws():
     draws = jax.tree.map(lambda x: jnp.asarray(x[0]), found.latents)
     spread = np.sqrt(2 * exact / 2000)  # at most: each mode adds a chi-square of one degree of freedom
     assert float(fit_trace(post, jnp.asarray(found.x), draws)) == pytest.approx(exact, abs=4 * spread)
+
+
+def test_without_a_number_there_is_nothing_to_judge():
+    found = deconvolve(observation(), settings())
+    assert found.residual is not None
+    plain = replace(found, residual=np.full_like(found.residual, np.nan), cards={})
+    assert with_fit(plain, observation()) is plain
 
 
 def test_chains_have_degrees_of_freedom():
