@@ -22,11 +22,11 @@ def with_fit(found: Found, observation: Observation) -> Found:
     psf = None if found.kernel is None else on_the_data(found.kernel, found.frame.factor)
     fit = judge_fit(found.residual, observation.variance, psf, found.effective_dof)
     cards = {
-        "FIT": (fit.p_value, "p of residuals as large, if noise, PSF, prior are right"),
+        "FIT": (fit.p_value, "p of residuals as large of a right model"),
         "FITCHI2": (fit.chi2, "of their chi-square"),
         "FITSTRU": (fit.structure, "of all of them as wide as the PSF"),
         "FITPEAK": (fit.peak, "of the largest as wide as the PSF"),
-        "RESPEAK": (fit.sigmas, "[sigma] the largest residual as wide as the PSF"),
+        "RESPEAK": (fit.sigmas, "[sigma] largest residual as wide as the PSF"),
         "RESPEAKX": (fit.where[1] + 1, "its pixel of the data, from 1"),
         "RESPEAKY": (fit.where[0] + 1, "its pixel of the data, from 1"),
     }

@@ -21,7 +21,7 @@ from invprob.priors.learned import DenoiserPrior, Training
 from invprob.priors.stored import SHIPPED, as_prior, is_learned, load_weights, weights_of
 from invprob.result import Estimate
 
-MISFIT = 0.01  # p of the residuals below which an image does not fit
+MISFIT, LEAST = 0.01, 1e-300  # p of the residuals below which an image does not fit, and p is said to be zero
 RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
 Cards = dict[str, tuple[Any, str]]
@@ -180,17 +180,27 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
         return found
     asymmetries, lines = _asymmetry(np.asarray(found.image, float), _facts(load(config.prior)[1]).get("asymmetry"))
     cards: Cards = {**found.cards, **asymmetries}
-    known = {name: value for name, (value, _) in found.cards.items()}
-    if "FIT" in known and known["FIT"] < MISFIT:
-        lines.append(
-            f"the image does not fit the data: its residuals have p = {known['FIT']:.1g}, the largest that is as wide "
-            f"as the PSF {known['RESPEAK']:.1f} sigma at pixel ({known['RESPEAKX']}, {known['RESPEAKY']})"
-        )
+    if "FIT" in cards and cards["FIT"][0] < MISFIT:
+        lines.append(_misfit(found))
     number = sum(name.startswith("RANGE") for name in cards)
     for i, line in enumerate(lines, number + 1):
         cards |= {"INRANGE": (False, cards["INRANGE"][1]), f"RANGE{i}": (line, "")}
         listener.note(f"warning: {line}")
     return replace(found, cards=cards)
+
+
+def _misfit(found: Estimate) -> str:
+    """How an image does not fit: what of its residuals is the least likely, and where."""
+    known = {name: value for name, (value, _) in found.cards.items()}
+    p = f"= {known['FIT']:.0e}" if known["FIT"] > LEAST else f"< {LEAST:.0e}"
+    said = f"the image does not fit the data: its residuals have p {p}"
+    if known["FITCHI2"] > min(known["FITSTRU"], known["FITPEAK"]):
+        where = f"{known['RESPEAK']:.1f} sigma at pixel ({known['RESPEAKX']}, {known['RESPEAKY']})"
+        return f"{said}, the largest that is as wide as the PSF is {where}"
+    residual = np.nan_to_num(np.asarray(found.residual))
+    y, x = (int(n) for n in np.unravel_index(np.abs(residual).argmax(), residual.shape))
+    where = f"{residual[y, x]:.1f} sigma at pixel ({x + 1}, {y + 1})"
+    return f"{said}, chi-square is {found.reduced_chi2:.2f} per datum, the largest of a pixel is {where}"
 
 
 def _asymmetry(image: np.ndarray, table: dict[str, Any] | None) -> tuple[Cards, list[str]]:

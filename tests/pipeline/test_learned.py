@@ -214,7 +214,7 @@ def test_what_is_more_asymmetric_than_the_training_set_is_said(looked_at, tmp_pa
 
 
 def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
-    """Of a cosmic ray, which no PSF makes, and of chains as of the best image; the control is without it."""
+    """A cosmic ray, which no PSF makes, by its pixel, and a source too bright for the prior; the control has none."""
     obs = seen()
     data = obs.data.copy()
     data[4, 6] += 60.0
@@ -224,7 +224,10 @@ def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
     assert plain.cards["INRANGE"][0] and plain.cards["FIT"][0] > 0.05
     assert not found.cards["INRANGE"][0] and found.cards["FIT"][0] < 0.01
     assert (found.cards["RESPEAKX"][0], found.cards["RESPEAKY"][0]) == (7, 5)
-    assert "does not fit the data" in found.cards["RANGE1"][0] and "at pixel (7, 5)" in found.cards["RANGE1"][0]
+    said = found.cards["RANGE1"][0]
+    assert "does not fit the data" in said and "chi-square is" in said and "sigma at pixel (7, 5)" in said
+    wide = deconvolve(sources(0, 300, 0), config).cards["RANGE1"][0]
+    assert "as wide as the PSF is" in wide and "sigma at pixel (11, 10)" in wide
     assert not deconvolve_many([struck], config)[0].cards["INRANGE"][0]
     image = write_image(tmp_path / "image.fits", data)
     result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", weights, "-o", str(tmp_path / "out.fits")])
