@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from invprob.infer.fit import judge_fit
 from invprob.observation import Observation
@@ -19,7 +18,7 @@ def with_fit(found: Found, observation: Observation) -> Found:
     """With the p-values of its residuals, and where it fits worst; as it is where none of them is a number."""
     if found.residual is None or not np.isfinite(found.residual).any():
         return found
-    psf = None if found.kernel is None else on_the_data(found.kernel, found.frame.factor)
+    psf = None if observation.psf is None else observation.psf.on(observation.frame)
     fit = judge_fit(found.residual, observation.variance, psf, found.effective_dof)
     cards = {
         "FIT": (fit.p_value, "p of residuals as large of a right model"),
@@ -33,13 +32,4 @@ def with_fit(found: Found, observation: Observation) -> Found:
     return replace(found, cards={**found.cards, **cards})
 
 
-def on_the_data(kernel: Float[np.ndarray, "ky kx"], factor: int) -> Float[np.ndarray, "Ky Kx"]:
-    """A kernel summed over the pixels of the data, of odd sides; centred to half a latent pixel."""
-    sides = [2 * -(-n // (2 * factor)) + 1 for n in kernel.shape]
-    before = [factor * (side // 2) + factor // 2 - n // 2 for side, n in zip(sides, kernel.shape, strict=True)]
-    after = [factor * s - n - b for s, n, b in zip(sides, kernel.shape, before, strict=True)]
-    wide = np.pad(kernel, list(zip(before, after, strict=True)))
-    return wide.reshape(sides[0], factor, sides[1], factor).sum((1, 3))
-
-
-__all__ = ["on_the_data", "with_fit"]
+__all__ = ["Found", "with_fit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from invprob.config import Config
 from invprob.errors import InputError, UsageError
 from invprob.observation import Frame
+from invprob.pipeline.fit import Found
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.model import Model
 from invprob.priors.denoiser import Denoiser
@@ -25,7 +26,6 @@ MISFIT, LEAST = 0.01, 1e-300  # p of the residuals below which an image does not
 RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
 SLACK = 1.15  # by which a pixel scale may leave the range of the training set
 Cards = dict[str, tuple[Any, str]]
-Found = TypeVar("Found", bound=Estimate)
 
 
 @lru_cache(maxsize=4)

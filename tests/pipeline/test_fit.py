@@ -12,7 +12,7 @@ from invprob.covariance import dense, dense_operator
 from invprob.infer.sample import sample
 from invprob.infer.samplers import Perturbed
 from invprob.pipeline.draws import fit_trace
-from invprob.pipeline.fit import on_the_data, with_fit
+from invprob.pipeline.fit import with_fit
 from invprob.pipeline.stage import deconvolve
 from invprob.pipeline.stamps import deconvolve_many
 from invprob.testing import small_problem
@@ -38,18 +38,6 @@ def test_chi_square_has_the_degrees_of_freedom_that_are_known():
     assert plain.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(plain.chi2, plain.num_data), rel=1e-3)
     assert drawn.effective_dof is not None and drawn.effective_dof < drawn.num_data - 5
     assert drawn.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(drawn.chi2, drawn.effective_dof), rel=1e-3)
-
-
-@pytest.mark.parametrize(("factor", "side"), [(1, 9), (3, 27), (3, 29), (2, 19), (4, 41)])
-def test_a_kernel_on_the_data(factor, side):
-    """It keeps its sum, and its centre to half a latent pixel."""
-    y, x = np.mgrid[:side, :side] - side // 2
-    kernel = np.exp(-(y**2 + (x - 1) ** 2) / (2 * (side / 9) ** 2))
-    seen = on_the_data(kernel, factor)
-    assert seen.sum() == pytest.approx(kernel.sum()) and all(n % 2 for n in seen.shape)
-    middle = np.sum(seen * (np.indices(seen.shape) - len(seen) // 2), (1, 2)) / seen.sum()
-    half = 0.5 * (1 - factor % 2)  # the middle of an even number of pixels lies between two of them
-    np.testing.assert_allclose(factor * middle, [half, 1 + half], atol=0.06)
 
 
 def test_the_trace_of_the_fit_is_that_of_draws():
