@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from invprob.learn.training import Schedule, Stamps, State, averaged, turned
+from invprob.learn.training import Schedule, Stamps, State, averaged
 from invprob.priors.generator import Generator
 from invprob.priors.network import Conv, Linear, to_channels
+from invprob.priors.views import View
 
 NARROWEST = -4.0  # least logarithm of the scatter of a code
 
@@ -77,7 +78,8 @@ def advanced(stamps: Stamps, key, state: State, settings: Schedule) -> tuple[Sta
     """One step."""
     pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
     chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
-    images = jax.vmap(turned)(stamps.images[chosen], jax.random.split(turn, settings.batch))
+    views = jax.random.split(turn, settings.batch)
+    images = jax.vmap(lambda image, key: View.random(key, 1).of(image))(stamps.images[chosen], views)
 
     def objective(network, images, key):
         return jnp.mean(jax.vmap(network.negative_elbo)(images, jax.random.split(key, len(images))))

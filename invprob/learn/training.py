@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob.operators.fourier import frequencies
 from invprob.priors.denoiser import Denoiser, Spectrum, mean_over_modes
+from invprob.priors.views import View
 
 WHITE = (-4.5, 1.0)  # log10 of the standard deviation of white noise
 COLOURED = (-5.0, 0.0)  # the same of coloured noise at low frequencies
@@ -208,21 +209,6 @@ def averaged(state: State, network: PyTree, decay: float) -> PyTree:
     return jax.tree.map(lambda a, b: kept * a + (1 - kept) * b if eqx.is_array(a) else a, state.average, network)
 
 
-def turned(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
-    """An image in one of eight orientations."""
-    which = jax.random.randint(key, (3,), 0, 2)
-    image = jnp.where(which[0], image[::-1], image)
-    image = jnp.where(which[1], image[:, ::-1], image)
-    return jnp.where(which[2], image.T, image)
-
-
-def augmented(image: Float[Array, "n n"], key) -> Float[Array, "n n"]:
-    """An image in one of eight orientations, anywhere on its periodic grid."""
-    turn, place = jax.random.split(key)
-    image = turned(image, turn)
-    return jnp.roll(image, jax.random.randint(place, (2,), 0, image.shape[0]), (0, 1))
-
-
 @eqx.filter_jit(donate="all-except-first")
 def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedule) -> tuple[State, Array]:
     """One step.
@@ -242,7 +228,8 @@ def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedu
 
     pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
     chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
-    turned = jax.vmap(augmented)(stamps.images[chosen], jax.random.split(turn, settings.batch))
+    views = jax.random.split(turn, settings.batch)
+    turned = jax.vmap(lambda image, key: View.random(key, len(image)).of(image))(stamps.images[chosen], views)
     batch = Stamps(turned, stamps.variance[chosen])
     (value, wiener), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(state.network, batch, draw)
     updates, inner = optimiser.update(gradient, state.optimiser)

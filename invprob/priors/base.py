@@ -158,8 +158,11 @@ class HasColouredDenoiser(HasDenoiser):
     """A prior known by its denoiser for stationary noise of any spectrum, with draws of what was clean."""
 
     @abstractmethod
-    def denoise_coloured(self, x: PyTree, noise: PyTree) -> PyTree:
-        """``E[x0 | x0 + n = x]`` for noise of this power spectrum on the rfft2 grid."""
+    def denoise_coloured(self, x: PyTree, noise: PyTree, key=None) -> PyTree:
+        """``E[x0 | x0 + n = x]`` for noise of this power spectrum on the rfft2 grid.
+
+        With a random key it may be one of several estimates, the mean of which is better than each.
+        """
 
     @abstractmethod
     def denoised_draw(self, key, x: PyTree, noise: PyTree, steps: int = 40) -> PyTree:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from invprob.operators.fourier import frequencies, multiplicity
 from invprob.priors.network import UNet
+from invprob.priors.views import View, Viewed
 
 SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Parts of the prior's power for which a Wiener filter is among what the network sees: bright and faint images."""
@@ -123,6 +124,16 @@ class Denoiser(eqx.Module):
         filters = filters[:1] + self.trust(shape, noise) * (filters - filters[:1])
         parts = jnp.fft.irfft2(jnp.sqrt(noise * filters) * white, s=shape)
         return jnp.sum(jnp.sqrt(weights) * parts, 0)
+
+    def viewed(self, key) -> Denoiser:
+        """The same with a network that sees images turned, mirrored and shifted, at random.
+
+        What is likely of a galaxy is likely of it in any orientation and place, and a network knows this but nearly. So
+        its error depends on the view, and the mean over views is closer to the truth: where a denoiser is used many
+        times, each takes another one, at no cost (Terris et al. 2024, arXiv:2312.01831).
+        """
+        view = View.random(key, self.network.multiple)
+        return eqx.tree_at(lambda d: d.network, self, Viewed(self.network, view))  # type: ignore[arg-type]
 
     def _filters(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "filters ky kx"]:
         """The Wiener filter of the prior, and those of fainter images."""

@@ -113,10 +113,11 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         """``E[x0 | x0 + sigma n = x]`` for white n."""
         return self.denoise_coloured(x, jnp.full(half_shape(self.shape), jnp.asarray(sigma, x.dtype) ** 2))
 
-    def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> Float[Array, "y x"]:
-        """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid."""
+    def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], key=None) -> Float[Array, "y x"]:
+        """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid, in a view at random."""
         gain = self.gain.astype(x.dtype)
-        return self.denoiser(gain * x, gain**2 * noise) / gain
+        denoiser = self.denoiser if key is None else self.denoiser.viewed(key)
+        return denoiser(gain * x, gain**2 * noise) / gain
 
     def denoised_draw(
         self, key, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], steps: int = STEPS

@@ -61,6 +61,32 @@ def test_white_noise_is_a_level():
     np.testing.assert_allclose(stirred().denoise(x, 0.5), stirred().denoise_coloured(x, NOISES["white"]()), atol=1e-6)
 
 
+def test_a_key_is_a_view():
+    """Of a square image, here of a size that the network has to extend; untrained, all views are the Wiener filter."""
+    shape = (10, 10)
+    x, noise = jax.random.normal(jax.random.key(2), shape), coloured(shape)
+    keys = jax.random.split(jax.random.key(3), 20)
+    filtered = blank(shape).denoiser.wiener(x, noise)
+    for key in keys[:3]:
+        np.testing.assert_allclose(blank(shape).denoise_coloured(x, noise, key), filtered, atol=1e-6)
+    prior = stirred(shape)
+    seen = np.asarray(jax.vmap(lambda key: prior.denoise_coloured(x, noise, key))(keys))
+    plain = np.asarray(prior.denoise_coloured(x, noise))
+    assert np.isfinite(seen).all()
+    assert np.abs(seen - plain).max() > 1e-2
+
+    # the mean over all views is the same for an image on its side, which one view is not
+    def over_all(x):
+        many = jax.random.split(jax.random.key(4), 4000)
+        return np.asarray(jax.lax.map(lambda key: prior.denoise_coloured(x, noise, key), many, batch_size=200))
+
+    upright, aside = over_all(x), np.swapaxes(over_all(x.T), 1, 2)
+    pull = np.abs(upright.mean(0) - aside.mean(0)) / (np.hypot(upright.std(0), aside.std(0)) / np.sqrt(4000))
+    assert pull.max() < 5
+    one_way = np.abs(plain - np.asarray(prior.denoise_coloured(x.T, noise)).T)
+    assert one_way.max() > 10 * np.abs(upright.mean(0) - aside.mean(0)).max()
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (9, 14), (24, 17)])
 def test_any_size_of_image(shape):
     prior = stirred(shape)

@@ -95,11 +95,12 @@ class PlugAndPlay(AbstractSolver):
         step, average = state.metrics.step, state.carry
         dtype = average.mean.dtype
         t = temperature(self.hot, step, self.anneal, dtype)
-        e = jnp.sqrt(t) * problem.scatter(jax.random.fold_in(jax.random.key(self.seed), step))
+        scatter, view = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), step))
+        e = jnp.sqrt(t) * problem.scatter(scatter)
         noise = t * problem.covariance.power
 
         def one(x, e):
-            return problem.prior.denoise_coloured(problem.towards_data(x) + e, noise)
+            return problem.prior.denoise_coloured(problem.towards_data(x) + e, noise, view)
 
         x = jax.vmap(one)(state.x, jnp.stack([e, -e]))
         average = self._averaged(average, jnp.mean(x, axis=0), step >= self.anneal)
