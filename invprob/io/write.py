@@ -44,23 +44,9 @@ _STRUCTURE = re.compile(
     r"|T(TYPE|FORM|UNIT|NULL|SCAL|ZERO|DISP|BCOL|DIM)\d+|Z(IMAGE|CMPTYPE|BITPIX|NAXIS\d*|TILE\d+|NAME\d+|VAL\d+"
     r"|QUANTIZ|DITHER0|SIMPLE|EXTEND|TENSION|PCOUNT|GCOUNT|BLANK)|FZALGOR|FZTILE|DATAMIN|DATAMAX)$"
 )
-# cards of an earlier run, where the input was itself made here
-_OURS = {
-    "PROGRAM",
-    "VERSION",
-    "REFINE",
-    "STATTXT",
-    "CHI2EDOF",
-    "NOERR",
-    "NDRAWS",
-    "DRAWSTOR",
-    "DRAWTHIN",
-    "SEED",
-    "CONFHASH",
-    "CONFIG",
-}
 _WHEN = ("DATE-", "MJD-", "TIMESYS", "OBSGEO")
-_NUMBERED = re.compile(r"^(INROLE|INFILE|INEXT|INSHA|WARN)\d+$")
+_FIRST = ("PROGRAM", "invprob")  # of the cards of a run
+_INPUT = ("COMMENT", "Cards of the input image:")  # after them
 
 
 def write_fits(
@@ -139,7 +125,7 @@ def write_fits(
         for i, note in enumerate(notes, 1):
             put(primary, f"WARN{i}", note, "")
         if inputs:
-            primary.append(fits.Card("COMMENT", "Cards of the input image:"), end=True)
+            primary.append(fits.Card(*_INPUT), end=True)
             primary.extend(inputs, unique=False, end=True)
         hdulist = fits.HDUList([fits.PrimaryHDU(header=primary), *hdus])
         hdulist.update_extend()
@@ -240,7 +226,7 @@ def _provenance(
     """What has to be known to judge the result and to repeat the run."""
     dof = result.effective_dof
     cards: dict[str, tuple[Any, str]] = {
-        "PROGRAM": ("invprob", "Bayesian deconvolution"),
+        _FIRST[0]: (_FIRST[1], "Bayesian deconvolution"),
         "VERSION": (package_version("invprob"), "of invprob"),
         "REFINE": (frame.factor if frame else None, "latent pixels on a side of a data pixel"),
         "STATUS": (result.status.name, "how the run ended"),
@@ -281,19 +267,24 @@ def _provenance(
 
 
 def _input_cards(frame: Frame | None, ours: set[str], notes: list[str]) -> list[fits.Card]:
-    """The cards of the input that tell of the observation, not of the layout of the file or its pixels."""
+    """The cards of the input that tell of the observation, not of the layout of the file or its pixels.
+
+    Of an input that was itself made here neither those that tell of that run.
+    """
     if frame is None or frame.header is None:
         return []
     kept: list[fits.Card] = []
     dropped: list[str] = []
+    earlier = False
     for original in frame.header.cards:
         keyword = "an unreadable card"
         try:
             keyword = str(original.keyword)
             position = is_coordinate(keyword) and not keyword.startswith(_WHEN)
-            if keyword in ours or position or _STRUCTURE.match(keyword) or _NUMBERED.match(keyword):
+            if (keyword, original.value) in (_FIRST, _INPUT):
+                earlier = keyword == _FIRST[0]
                 continue
-            if keyword in VERSION_KEYS or keyword in _OURS:
+            if earlier or keyword in ours or position or _STRUCTURE.match(keyword):
                 continue
             card = copy(original)
             card.verify("silentfix+exception")

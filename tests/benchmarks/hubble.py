@@ -1,8 +1,12 @@
-"""The noise of the Hubble images that the ground simulations are made of, and what it does to their truths."""
+"""The Hubble images that the ground simulations are made of: their noise, what it does to truths, and more of them."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
@@ -10,6 +14,19 @@ from ground_sims import DATA, Simulation
 from scipy.ndimage import gaussian_filter
 
 HUBBLE = DATA.parent / "galaxies"
+
+
+def more_simulations(folder: Path) -> list[Path]:
+    """Ground simulations of the galaxies that have none, with the recipes of those that have, in turn."""
+    recipes = json.loads((DATA / "recipe.json").read_text())
+    taken = {Path(recipe["galaxy"]).name for recipe in recipes}
+    paths = []
+    for number, galaxy in enumerate(p for p in sorted(HUBBLE.glob("cosmos_*.fits")) if p.name not in taken):
+        args = {**recipes[number % len(recipes)]["args"], "seed": 1000 + number}
+        paths.append(folder / galaxy.name.replace("cosmos", "ground"))
+        options = [f"--{name}={value}" for name, value in args.items()]
+        subprocess.run([sys.executable, DATA.parent / "make_ground.py", galaxy, paths[-1], *options], check=True)
+    return paths
 
 
 @cache

@@ -5,6 +5,7 @@
     python tests/benchmarks/learned.py real --simulated --number 100 # with the same noise and a known truth
     python tests/benchmarks/learned.py ground             # the ground simulations, beside the other priors
     python tests/benchmarks/learned.py ground --noises 4 --others
+    python tests/benchmarks/learned.py ground --more --others # of the 32 Hubble galaxies that have no simulation yet
     python tests/benchmarks/learned.py ground --method sample --chains 1 --draws 40
     python tests/benchmarks/learned.py quality --number 16 # best images by seeing and signal to noise
     python tests/benchmarks/learned.py speed              # effective samples an hour
@@ -19,6 +20,7 @@ Errors are root mean squares. The Wiener filter beside is that of the prior's ow
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ground_sims import DATA, Simulation, head, row
-from hubble import HUBBLE, isophote, mask_bias, own_noise, truth_noise
+from hubble import HUBBLE, isophote, mask_bias, more_simulations, own_noise, truth_noise
 
 import invprob
 from invprob.covariance import Diagonal
@@ -188,7 +190,14 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 
 
 def ground(args: argparse.Namespace) -> None:
-    """Scores of the ground simulations, with their own noise or with others."""
+    """Scores of the ground simulations, or of more of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
+        scored([p for p in paths if not args.files or p.stem.removeprefix("ground_") in args.files], args)
+
+
+def scored(paths: list[Path], args: argparse.Namespace) -> None:
+    """Scores of simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
     intervals = ("68 % of pixels", "with the truth's noise", "isophotal flux, errors", "of the stamp", "e1", "e2")
     extra = intervals if args.method == "sample" else ()
@@ -199,9 +208,6 @@ def ground(args: argparse.Namespace) -> None:
         "chi-square / datum", "p of residuals",
     )  # fmt: skip
     head("prior", "file", *errors, *extra, "seconds")
-    paths = [
-        p for p in sorted(DATA.glob("ground_*.fits")) if not args.files or p.stem.removeprefix("ground_") in args.files
-    ]
     for prior, positive in [(args.prior, False), *(OTHERS if args.others else ())]:
         name = f"{prior}{' positive' if positive else ''}"
         config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
@@ -328,6 +334,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
     parser.add_argument("--noises", type=int, default=0, help="other realisations of the noise; default: the files'")
+    parser.add_argument("--more", action="store_true", help="simulations of the other Hubble galaxies")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--simulated", action="store_true", help="simulated galaxies with the noise of the real ones")
     parser.add_argument("--cases", type=int, default=100)

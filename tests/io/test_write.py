@@ -152,13 +152,20 @@ def test_same_result_same_bytes(tmp_path, obs):
 
 
 def test_an_output_can_be_an_input(tmp_path, obs):
-    first = quiet(estimate(obs), tmp_path / "a.fits", observation=obs, config=CONFIG, seed=5)
-    again = replace(obs, frame=replace(obs.frame, header=fits.getheader(first)), inputs=())
-    path = quiet(estimate(again), tmp_path / "b.fits", observation=again)
-    record = read_provenance(path)
-    assert record["config"] is None
-    assert record["seed"] is None
-    assert record["inputs"] == ()
+    """No card of the earlier run is left, whatever it was; those of the observation are, and again the next time."""
+    seen = replace(obs, frame=replace(obs.frame, header=fits.Header({"OBSERVER": "Hubble", "EXPTIME": 5.0})))
+    learned = {"INRANGE": (False, "of a prior that is not that of the next run"), "RANGE1": ("too faint", "")}
+    path = quiet(estimate(seen), tmp_path / "0.fits", observation=seen, config=CONFIG, seed=5, provenance=learned)
+    for name in ("1.fits", "2.fits"):
+        again = replace(obs, frame=replace(obs.frame, header=fits.getheader(path)), inputs=())
+        path = quiet(estimate(again), tmp_path / name, observation=again)
+        record, header = read_provenance(path), fits.getheader(path)
+        assert record["config"] is None
+        assert record["seed"] is None
+        assert record["inputs"] == ()
+        assert "INRANGE" not in header and "RANGE1" not in header
+        assert (header["OBSERVER"], header["EXPTIME"]) == ("Hubble", 5.0)
+        assert sum(str(line).startswith("Cards of the input") for line in header["COMMENT"]) == 1
 
 
 def test_comparison(tmp_path, obs):
