@@ -50,17 +50,24 @@ def own_noise(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
 
 def truth_noise(simulation: Simulation, number: int) -> np.ndarray:
     """Draws of the noise that a truth has, as it is the picture that Hubble took, on the grid of the truth."""
+    return np.where(simulation.truth == 0, 0.0, _noise(simulation.path, number))
+
+
+@cache
+def _noise(path: Path, number: int) -> np.ndarray:
+    """The same, where the truth is zero too; the same for all priors."""
     import galsim
 
-    with fits.open(simulation.path) as file:
+    with fits.open(path) as file:
         sigma, fine = file[0].header["HSTSIG"], file["TRUTH"].header["PIXSCALE"]
         shape, scale = file["HST"].data.shape, file["HST"].header["PIXSCALE"]
-    rng, (ny, nx), out = np.random.default_rng(0), simulation.truth.shape, []
+        ny, nx = file["TRUTH"].data.shape
+    rng, out = np.random.default_rng(0), []
     for _ in range(number):
         image = own_noise(rng, max(shape), sigma)[: shape[0], : shape[1]]
         noise = galsim.InterpolatedImage(galsim.ImageD(image, scale=scale), normalization="flux")
         out.append(noise.drawImage(nx=nx, ny=ny, scale=fine, method="auto").array)
-    return np.where(simulation.truth == 0, 0.0, out)
+    return np.array(out)
 
 
 def isophote(picture: np.ndarray, simulation: Simulation) -> np.ndarray:
