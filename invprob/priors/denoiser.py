@@ -133,7 +133,7 @@ class Denoiser(eqx.Module):
         times, each takes another one, at no cost (Terris et al. 2024, arXiv:2312.01831).
         """
         view = View.random(key, self.network.multiple)
-        return eqx.tree_at(lambda d: d.network, self, Viewed(self.network, view))  # type: ignore[arg-type]
+        return eqx.tree_at(lambda d: d.network, self, Viewed(self.network, view))
 
     def _filters(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "filters ky kx"]:
         """The Wiener filter of the prior, and those of fainter images."""

@@ -7,6 +7,7 @@
     python tests/benchmarks/learned.py ground --noises 4 --others
     python tests/benchmarks/learned.py ground --more --others # of the 32 Hubble galaxies that have no simulation yet
     python tests/benchmarks/learned.py ground --method sample --chains 1 --draws 40
+    python tests/benchmarks/learned.py mask               # what the masks tell of ellipticities
     python tests/benchmarks/learned.py quality --number 16 # best images by seeing and signal to noise
     python tests/benchmarks/learned.py speed              # effective samples an hour
     python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
@@ -47,6 +48,7 @@ from invprob.shapes import adaptive_ellipticity, centroid, half_light_radius
 
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of white noise, in median peaks
 VIEWS = 16
+ROUND = 8.0  # standard deviation of a round blob, latent pixels
 HELD_BACK = 987_654  # seed of stamps that no recipe has
 OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
 
@@ -159,14 +161,28 @@ def real(args: argparse.Namespace) -> None:
             f"{pooled[1]:.3f}", f"{spread:.3f}", *last)  # fmt: skip
 
 
-def ellipticity(image: np.ndarray, simulation: Simulation) -> np.ndarray:
-    """Of the whole image, from the centre of its light inside the mask; NaN where that fails.
-
-    The mask is drawn on the truth. So the light inside it has something of the ellipticity of the truth in any image.
-    """
-    centre = centroid(np.where(simulation.inside, image, 0.0))
-    shape = None if centre is None else adaptive_ellipticity(image, centre, sigma=10.0, reach=30.0)
+def ellipticity(image: np.ndarray, simulation: Simulation, masked: bool = False) -> np.ndarray:
+    """Of the whole image, or of the light inside the mask, from the centre of that; NaN where that fails."""
+    inside = np.where(simulation.inside, image, 0.0)
+    centre = centroid(inside)
+    light = inside if masked else image
+    shape = None if centre is None else adaptive_ellipticity(light, centre, sigma=10.0, reach=30.0)
     return np.array([np.nan, np.nan] if shape is None else shape)
+
+
+def mask(args: argparse.Namespace) -> None:
+    """The median ellipticity error inside the mask, drawn on the truth, of images that know nothing of the data."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
+        errors = []
+        for simulation in map(Simulation.read, paths):
+            truth, (ny, nx) = simulation.truth, simulation.truth.shape
+            y, x = np.arange(ny)[:, None] - (ny - 1) / 2, np.arange(nx) - (nx - 1) / 2
+            for image in (np.ones_like(truth), np.exp(-0.5 * (y**2 + x**2) / ROUND**2)):
+                away = ellipticity(image, simulation, masked=True) - ellipticity(truth, simulation, masked=True)
+                errors.append(np.hypot(*away))
+        head("one brightness", "a round blob")
+        row(*(f"{v:.3f}" for v in np.nanmedian(np.reshape(errors, (-1, 2)), axis=0)))
 
 
 def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
@@ -222,6 +238,7 @@ def scored(paths: list[Path], args: argparse.Namespace) -> None:
         "chi-square / datum", "p of residuals",
     )  # fmt: skip
     head("prior", "file", *errors, *extra, "seconds")
+    of_all: dict[str, np.ndarray] = {}
     for prior, positive in [(args.prior, False), *(OTHERS if args.others else ())]:
         name = f"{prior}{' positive' if positive else ''}"
         config = invprob.Config.make(prior=prior, positive=positive, refine=4, dtype="float32", **more)
@@ -242,9 +259,24 @@ def scored(paths: list[Path], args: argparse.Namespace) -> None:
             tables.append(found)
         table = np.array(tables)
         table[..., 1:4] = np.abs(table[..., 1:4])
-        row(name, "median", *(f"{v:.3f}" for v in np.median(table, axis=1).mean(0)), "")
+        row(name, "median", *(f"{v:.3f}" for v in np.nanmedian(table, axis=1).mean(0)), "")
         if args.noises:
-            row(name, "of all", *(f"{v:.3f}" for v in np.median(table, axis=(0, 1))), "")
+            row(name, "of all", *(f"{v:.3f}" for v in np.nanmedian(table, axis=(0, 1))), "")
+        of_all[name] = table[..., errors.index("ellipticity error")]
+    if args.others:
+        paired(of_all)
+
+
+def paired(ellipticities: dict[str, np.ndarray]) -> None:
+    """Ellipticity errors (noise, galaxy) beside those of the first prior, where all could be measured."""
+    print()
+    head("prior", "galaxies", "ellipticity error, mean", "less that of the first", "+-", "larger in, %")
+    known = np.all(np.isfinite(list(ellipticities.values())), axis=(0, 1))
+    first, *_ = ellipticities.values()
+    for name, errors in ellipticities.items():
+        away = np.mean(errors - first, axis=0)[known]
+        row(name, int(known.sum()), f"{np.mean(errors[:, known]):.3f}", f"{np.mean(away):.3f}",
+            f"{np.std(away, ddof=1) / np.sqrt(len(away)):.3f}", f"{100 * np.mean(away > 0):.0f}")  # fmt: skip
 
 
 def blurred(prior: DenoiserPrior, key, side: int, snr: float, fwhm: float = 8.0) -> tuple[Posterior, np.ndarray]:
@@ -335,6 +367,7 @@ def calibrated(args: argparse.Namespace) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "denoise": denoise, "real": real, "ground": ground, "speed": speed, "quality": quality, "calibrate": calibrated,
+    "mask": mask,
 }  # fmt: skip
 
 
