@@ -129,8 +129,8 @@ class Denoiser(eqx.Module):
         """The same with a network that sees images turned, mirrored and shifted, at random.
 
         What is likely of a galaxy is likely of it in any orientation and place, and a network knows this but nearly. So
-        its error depends on the view, and the mean over views is closer to the truth: where a denoiser is used many
-        times, each takes another one, at no cost (Terris et al. 2024, arXiv:2312.01831).
+        its error depends on the view, and the mean over views is closer to the truth: where many estimates are
+        averaged, each may take another one, at no cost (Terris et al. 2024, arXiv:2312.01831).
         """
         view = View.random(key, self.network.multiple)
         return eqx.tree_at(lambda d: d.network, self, Viewed(self.network, view))

@@ -62,8 +62,8 @@ def reverse(
         before, after, key = at
         c, left = _capped(noise, before), _capped(noise, after)
         a = left / c
-        bridge, spread, view = jax.random.split(key, 3)
-        found = denoiser.viewed(view).estimate(x, c)
+        bridge, spread = jax.random.split(key)
+        found = denoiser.estimate(x, c)
         modes = jnp.fft.rfft2(found.mean) + a * jnp.fft.rfft2(x - found.mean)
         modes += jnp.sqrt(left * (1 - a)) * jnp.fft.rfft2(jax.random.normal(bridge, shape, dtype))
         modes += (1 - a) * jnp.fft.rfft2(denoiser.scatter(spread, found.weights, c))

@@ -1,9 +1,13 @@
 """Every solver keeps the contract of solvers."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from invprob.infer.solvers import ConjugateGradient, Wiener
+from invprob.infer.find_map import find_map
+from invprob.infer.solvers import ConjugateGradient, PlugAndPlay, Wiener
+from invprob.posterior import Posterior
+from invprob.priors import DenoiserPrior
 from invprob.testing import check_solver, small_problem
 
 from ..cases import SOLVERS
@@ -27,6 +31,38 @@ def test_contract(name):
 def test_contract_of_a_learned_prior():
     post, gaussian = learned_problem(side=6)
     check_solver(SOLVERS[LEARNED][1](), post, reference=gaussian)
+
+
+STRIPES = jnp.asarray([1.0, -1.0] * 6)
+
+
+class Lopsided(DenoiserPrior):
+    """A denoiser with an error that has either sign, by the view."""
+
+    def denoise_coloured(self, x, noise, key=None):
+        assert key is not None
+        return super().denoise_coloured(x, noise) + jax.random.rademacher(key, (), x.dtype) * STRIPES
+
+
+class OneSided(DenoiserPrior):
+    """The same in one view only."""
+
+    def denoise_coloured(self, x, noise, key=None):
+        return super().denoise_coloured(x, noise) + STRIPES
+
+
+def test_the_best_image_is_a_mean_over_views():
+    post, gaussian = learned_problem(side=6)
+    exact = find_map(gaussian).x
+
+    def away(kind):
+        prior = kind(post.prior.denoiser, post.prior.shape)
+        found = find_map(Posterior(post.likelihood, prior), PlugAndPlay(rtol=2e-3))
+        return float(jnp.sqrt(jnp.mean((found.x - exact) ** 2)))
+
+    assert away(DenoiserPrior) < 0.1
+    assert away(Lopsided) < 0.1
+    assert away(OneSided) > 0.5
 
 
 def test_contract_notices_a_solver_that_stops_too_early():

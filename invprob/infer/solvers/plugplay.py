@@ -43,10 +43,11 @@ class PlugAndPlay(AbstractSolver):
         x = D(u; t C).
 
     The noise e makes that of u what the denoiser is told, C, at the truth; per-pixel variances and masks are in it
-    exactly. It begins with a dark image; the temperature t falls from ``hot`` to one in ``anneal`` steps, and the
-    images from then on are averaged, their numbers as weights. Two images with the noises e and -e are taken along, so
-    that the mean has next to none of it where the denoiser is nearly linear. Under a Gaussian prior it is the posterior
-    mean exactly; under others an estimate of it, for which there is no theorem.
+    exactly. A denoiser that can see an image in several ways takes another one in each step. It begins with a dark
+    image; the temperature t falls from ``hot`` to one in ``anneal`` steps, and the images from then on are averaged,
+    their numbers as weights. Two images with the noises e and -e are taken along, so that the mean has next to none of
+    it where the denoiser is nearly linear. Under a Gaussian prior it is the posterior mean exactly; under others an
+    estimate of it, for which there is no theorem.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class PlugAndPlay(AbstractSolver):
     References
     ----------
     Zhang et al. 2021, IEEE TPAMI 44, 6360 (plug-and-play by annealed half-quadratic splitting); Laumont et al. 2022,
-    SIAM J. Imaging Sciences 15, 701 (with noise).
+    SIAM J. Imaging Sciences 15, 701 (with noise); Terris et al. 2024, arXiv:2312.01831 (views at random).
     """
 
     rtol: float = 5e-2
