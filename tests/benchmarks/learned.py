@@ -171,18 +171,19 @@ def ellipticity(image: np.ndarray, simulation: Simulation, masked: bool = False)
 
 
 def mask(args: argparse.Namespace) -> None:
-    """The median ellipticity error inside the mask, drawn on the truth, of images that know nothing of the data."""
+    """What masks tell of ellipticities, by images that know nothing of the data, and how well truths are known."""
     with tempfile.TemporaryDirectory() as folder:
         paths = more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
-        errors = []
+        errors, noises = [], []
         for simulation in map(Simulation.read, paths):
             truth, (ny, nx) = simulation.truth, simulation.truth.shape
             y, x = np.arange(ny)[:, None] - (ny - 1) / 2, np.arange(nx) - (nx - 1) / 2
             for image in (np.ones_like(truth), np.exp(-0.5 * (y**2 + x**2) / ROUND**2)):
                 away = ellipticity(image, simulation, masked=True) - ellipticity(truth, simulation, masked=True)
                 errors.append(np.hypot(*away))
-        head("one brightness", "a round blob")
-        row(*(f"{v:.3f}" for v in np.nanmedian(np.reshape(errors, (-1, 2)), axis=0)))
+            noises.append(np.mean([simulation.relative_error(truth + n) for n in truth_noise(simulation, 4)]))
+        head("ellipticity error of one brightness", "of a round blob", "relative error by the noise of the truth")
+        row(*(f"{v:.3f}" for v in (*np.nanmedian(np.reshape(errors, (-1, 2)), axis=0), np.median(noises))))
 
 
 def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
