@@ -269,7 +269,7 @@ def _provenance(
 def _input_cards(frame: Frame | None, ours: set[str], notes: list[str]) -> list[fits.Card]:
     """The cards of the input that tell of the observation, not of the layout of the file or its pixels.
 
-    Of an input that was itself made here neither those that tell of that run.
+    Those of the run that made the input, where it was made here, are left out too.
     """
     if frame is None or frame.header is None:
         return []

@@ -114,7 +114,7 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         return self.denoise_coloured(x, jnp.full(half_shape(self.shape), jnp.asarray(sigma, x.dtype) ** 2))
 
     def denoise_coloured(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"], key=None) -> Float[Array, "y x"]:
-        """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid, in a view at random."""
+        """``E[x0 | x0 + n = x]`` for stationary noise of a power spectrum on the rfft2 grid; with a key in any view."""
         gain = self.gain.astype(x.dtype)
         denoiser = self.denoiser if key is None else self.denoiser.viewed(key)
         return denoiser(gain * x, gain**2 * noise) / gain

@@ -49,7 +49,8 @@ class View(eqx.Module):
         """Matrices of zeros and ones from each axis of the image to that of what is seen.
 
         Where each image of a batch is seen otherwise, rolls and selections of XLA take as long as the network on a
-        CPU, places that are looked up a fifth of it, and products with these nothing that can be measured.
+        CPU, places that are looked up a seventh of it, and products with these nothing that can be measured for images
+        of up to 512 pixels on a side.
         """
         out = []
         for axis, n in enumerate(image.shape[:2]):
