@@ -70,7 +70,7 @@ def denoised(prior: DenoiserPrior, x, sigma):
 
 @eqx.filter_jit
 def denoised_in_views(prior: DenoiserPrior, x, sigma):
-    """The mean of it over views of the image, as solver and sampler have them one by one."""
+    """The mean of it over views of the image, as the solver of best images has them one by one."""
     noise = jnp.full(half_shape(x.shape), sigma**2)
     keys = jax.random.split(jax.random.key(0), VIEWS)
     return jnp.mean(jax.lax.map(lambda key: prior.denoise_coloured(x, noise, key), keys), 0)

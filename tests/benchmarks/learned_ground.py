@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,26 +21,31 @@ OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", Tru
 ROUND = 8.0  # standard deviation of a round blob, latent pixels
 
 
-def ellipticity(image: np.ndarray, simulation: Simulation, masked: bool = False) -> np.ndarray:
-    """Of the whole image, or of the light inside the mask, from the centre of that; NaN where that fails."""
-    inside = np.where(simulation.inside, image, 0.0)
-    centre = centroid(inside)
-    light = inside if masked else image
-    shape = None if centre is None else adaptive_ellipticity(light, centre, sigma=10.0, reach=30.0)
+@contextmanager
+def simulations(args: argparse.Namespace) -> Iterator[list[Path]]:
+    """Files of the ground simulations, or of more of them, which are made for the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
+
+
+def ellipticity(image: np.ndarray, simulation: Simulation) -> np.ndarray:
+    """Of the whole image, from the centre of its light inside the mask; NaN where that fails."""
+    centre = centroid(np.where(simulation.inside, image, 0.0))
+    shape = None if centre is None else adaptive_ellipticity(image, centre, sigma=10.0, reach=30.0)
     return np.array([np.nan, np.nan] if shape is None else shape)
 
 
 def mask(args: argparse.Namespace) -> None:
     """What masks tell of ellipticities, by images that know nothing of the data, and how well truths are known."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
+    with simulations(args) as paths:
         errors, noises = [], []
         for simulation in map(Simulation.read, paths):
             truth, (ny, nx) = simulation.truth, simulation.truth.shape
             y, x = np.arange(ny)[:, None] - (ny - 1) / 2, np.arange(nx) - (nx - 1) / 2
             for image in (np.ones_like(truth), np.exp(-0.5 * (y**2 + x**2) / ROUND**2)):
-                away = ellipticity(image, simulation, masked=True) - ellipticity(truth, simulation, masked=True)
-                errors.append(np.hypot(*away))
+                cut = (np.where(simulation.inside, light, 0.0) for light in (image, truth))
+                found, true = (ellipticity(light, simulation) for light in cut)
+                errors.append(np.hypot(*(found - true)))
             noises.append(np.mean([simulation.relative_error(truth + n) for n in truth_noise(simulation, 4)]))
         head("ellipticity error of one brightness", "of a round blob", "relative error by the noise of the truth")
         row(*(f"{v:.3f}" for v in (*np.nanmedian(np.reshape(errors, (-1, 2)), axis=0), np.median(noises))))
@@ -80,8 +87,7 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
 
 def ground(args: argparse.Namespace) -> None:
     """Scores of the ground simulations, or of more of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = more_simulations(Path(folder)) if args.more else sorted(DATA.glob("ground_*.fits"))
+    with simulations(args) as paths:
         scored([p for p in paths if not args.files or p.stem.removeprefix("ground_") in args.files], args)
 
 
