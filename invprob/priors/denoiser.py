@@ -12,7 +12,7 @@ from invprob.operators.fourier import frequencies, multiplicity
 from invprob.priors.network import UNet
 from invprob.priors.views import View, Viewed
 
-SHARES = (1e-1, 1e-2, 1e-3, 1e-4)
+SHARES = (1e2, 1e1, 1e-1, 1e-2, 1e-3, 1e-4)
 """Parts of the prior's power for which a Wiener filter is among what the network sees: bright and faint images."""
 LEVELS = tuple(np.geomspace(0.01, 0.5, 12))
 """Frequencies, cycles per pixel, at which the network is told the power of the noise."""
@@ -48,8 +48,8 @@ class Estimate(eqx.Module):
     mean
         ``E[x0 | x]``, flux per pixel.
     weights
-        Of the Wiener filters in each pixel, that of the prior first and those of fainter images (`SHARES`) after it;
-        none below zero, one in all.
+        Of the Wiener filters in each pixel, that of the prior first and those of brighter and fainter images (`SHARES`)
+        after it; none below zero, one in all.
     """
 
     mean: Float[Array, "y x"]
@@ -204,10 +204,28 @@ def level(noise: Float[Array, "ky kx"], shape: tuple[int, ...]) -> Float[Array, 
     return 0.25 * (at[0] + at[1]) / 2 + 1
 
 
-def untrained(key, spectrum: Spectrum, mean, **settings) -> Denoiser:
+def widened(network: UNet, shares: tuple[float, ...]) -> UNet:
+    """A network for some of `SHARES` as one for all, the others of which it neither sees nor weighs."""
+    at = [SHARES.index(share) for share in shares]
+
+    def spread(array: Array, axis: int, before: int) -> Array:
+        channels = jnp.moveaxis(array, axis, -1)
+        channels = channels.reshape(*channels.shape[:-1], network.patch**2, before + len(shares))
+        wide = jnp.zeros((*channels.shape[:-1], before + len(SHARES)), array.dtype)
+        wide = wide.at[..., [*range(before), *(before + i for i in at)]].set(channels)
+        return jnp.moveaxis(wide.reshape(*wide.shape[:-2], -1), -1, axis)
+
+    return eqx.tree_at(
+        lambda n: (n.into.weight, n.out.weight, n.out.bias),
+        network,
+        (spread(network.into.weight, 2, 3), spread(network.out.weight, 3, 1), spread(network.out.bias, 0, 1)),
+    )
+
+
+def untrained(key, spectrum: Spectrum, mean, shares: tuple[float, ...] = SHARES, **settings) -> Denoiser:
     """A denoiser whose network has seen nothing: that of a Gaussian prior."""
-    network = UNet(key, INPUTS, OUTPUTS, len(LEVELS), **settings)
+    network = UNet(key, 3 + len(shares), 1 + len(shares), len(LEVELS), **settings)
     return Denoiser(network, spectrum, jnp.asarray(mean, jnp.float32))
 
 
-__all__ = ["Denoiser", "Estimate", "Spectrum", "untrained"]
+__all__ = ["Denoiser", "Estimate", "Spectrum", "untrained", "widened"]

@@ -1,14 +1,21 @@
 """Weights in files: written whole, read back, checked."""
 
+import hashlib
+import io
+import json
+
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from invprob.errors import InputError, OutputError
+from invprob.priors.denoiser import LEVELS, SHARES, untrained
 from invprob.priors.learned import Training
-from invprob.priors.stored import learned_prior, load_weights, save_weights
+from invprob.priors.stored import FIRST, FIRST_SHARES, learned_prior, load_weights, save_weights
 
-from .test_learned import SHAPE, SMALL, stirred
+from .test_learned import SHAPE, SMALL, spectrum, stirred
 
 
 @pytest.fixture
@@ -31,6 +38,29 @@ def test_round_trip(saved):
 def test_the_same_weights_have_the_same_hash(saved, tmp_path):
     path, digest = saved
     assert save_weights(*[load_weights(path)[0]], tmp_path / "b.eqx", load_weights(path)[1], SMALL) == digest
+
+
+def test_weights_of_the_first_format(saved, tmp_path):
+    """Their network had fewer filters; it is read as one that neither sees nor weighs the others."""
+    first = untrained(jax.random.key(0), spectrum(), 0.3, FIRST_SHARES, **SMALL)
+    out = first.network.out
+    last = [0.3 * jax.random.normal(jax.random.key(i), a.shape, a.dtype) for i, a in enumerate((out.weight, out.bias))]
+    first = eqx.tree_at(lambda d: (d.network.out.weight, d.network.out.bias), first, last)
+    header = json.loads(saved[0].read_bytes().split(b"\n")[1]) | {"format": FIRST}
+    arrays = io.BytesIO()
+    eqx.tree_serialise_leaves(arrays, first)
+    body = json.dumps(header).encode() + b"\n" + arrays.getvalue()
+    path = tmp_path / "first.eqx"
+    path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    network = load_weights(path)[0].network
+    at = [SHARES.index(share) for share in FIRST_SHARES]
+    x, level = jax.random.normal(jax.random.key(2), (8, 8, 3 + len(SHARES))), jnp.zeros(len(LEVELS))
+    found = network(x, level)
+    known = first.network(x[..., [0, 1, 2, *(3 + i for i in at)]], level)
+    np.testing.assert_allclose(found[..., [0, *(1 + i for i in at)]], known, atol=1e-5)
+    others = [1 + i for i in range(len(SHARES)) if i not in at]
+    assert others and not np.any(found[..., others])
+    assert float(jnp.abs(known).max()) > 0.1
 
 
 def test_what_is_there_is_kept(saved):
