@@ -64,8 +64,8 @@ class Denoiser(eqx.Module):
     ``c_out^2`` the mean over all modes of ``P C / (P + C)``. For white noise c is one number, c_out but for a factor
     below sqrt(2); where the noise is small in some modes and large in others, it is small in those, so that the network
     need not be exact to one part in a thousand there. The residual is what the network adds: weights for the Wiener
-    filters of fainter images, and an image; of its widest modes only a part f is taken (`trust`). With the last layer
-    of the network zero, as it begins, D is the denoiser of a Gaussian prior, exactly.
+    filters of fainter and brighter images, and an image; of its widest modes only a part f is taken (`trust`). With the
+    last layer of the network zero, as it begins, D is the denoiser of a Gaussian prior, exactly.
 
     The network sees no normalised image: its inputs are ``asinh`` of the image in units of the noise and of what is
     expected. So it is told the flux.
@@ -116,7 +116,7 @@ class Denoiser(eqx.Module):
         """A draw of about ``x0 - E[x0 | x]``.
 
         Its covariance is the noise's times the derivative of the denoiser (Miyasawa 1961), which is taken to be that of
-        the filters with their weights, those of fainter images as far as the network is believed (`trust`).
+        the filters with their weights, those of other brightness as far as the network is believed (`trust`).
         """
         shape = weights.shape[1:]
         white = jnp.fft.rfft2(jax.random.normal(key, weights.shape, weights.dtype))
@@ -136,12 +136,12 @@ class Denoiser(eqx.Module):
         return eqx.tree_at(lambda d: d.network, self, Viewed(self.network, view))
 
     def _filters(self, shape: tuple[int, ...], noise: Float[Array, "ky kx"]) -> Float[Array, "filters ky kx"]:
-        """The Wiener filter of the prior, and those of fainter images."""
+        """The Wiener filter of the prior, and those of fainter and brighter images."""
         power = jnp.asarray([1.0, *SHARES], noise.dtype)[:, None, None] * self.power(shape, noise.dtype)
         return power / (power + noise)
 
     def _residual(self, x: Float[Array, "y x"], noise: Float[Array, "ky kx"]) -> tuple[Array, Array]:
-        """What the network adds, and the weights in it of the filters of fainter images, ``(y, x, share)``."""
+        """What the network adds, and the weights in it of the other filters, ``(y, x, share)``."""
         size = self.size(x.shape, noise)
         modes = jnp.fft.rfft2(x - self.mean)
         filters = self._filters(x.shape, noise)
