@@ -36,6 +36,7 @@ from hubble import HUBBLE, own_noise
 from learned_ground import ground, mask
 
 import invprob
+from invprob.calibration import PureDraw, Thinned, calibrate
 from invprob.covariance import Diagonal
 from invprob.infer.find_map import find_map
 from invprob.infer.sample import sample
@@ -242,24 +243,40 @@ def quality(args: argparse.Namespace) -> None:
             row(f"{fwhm:g}", snr, *(f"{v:.3g}" for v in np.median(found, axis=0)))
 
 
+class Grainy(eqx.Module):
+    """Draws of a sampler, with white noise: what is far below it is not looked at.
+
+    One stamp of the simulator in eight is empty. Draws that are nearly so still have more light than nothing, and the
+    rank of nothing among them would count the decimals of the diffusion.
+    """
+
+    sampler: Thinned
+    sigma: float
+
+    def __call__(self, post: Posterior, key, num_draws: int) -> jax.Array:
+        first, grain = jax.random.split(key)
+        draws = self.sampler(post, first, num_draws)
+        return draws + self.sigma * jax.random.normal(grain, draws.shape, draws.dtype)
+
+
 def calibrated(args: argparse.Namespace) -> None:
     """The card of the prior: truths of the prior test the sampler, those of the simulator the network."""
-    from invprob.calibration import PureDraw, Thinned, calibrate
-
     side = args.side
     prior = prior_of(args.prior, (side, side))
     post, _ = blurred(prior, jax.random.key(3), side, args.snr, args.fwhm)
     kinds = {"prior": None, "simulator": None, "disks": ("disk",), "bulges": ("bulge",)}
-    truths = None
+    truths, sampler = None, Thinned(Split(steps=args.steps), args.thin, num_chains=1)
     if args.truths != "prior":
         population = Population() if kinds[args.truths] is None else replace(Population(), kinds=kinds[args.truths])
         truths = jnp.asarray(stamps(population, args.cases, side, HELD_BACK))
+        truths += args.grain * jax.random.normal(jax.random.key(4), truths.shape, truths.dtype)
+        sampler = Grainy(sampler, args.grain)
     analysed = post
     if args.control == "noise":
         analysed = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v / 1.3)
     if args.control == "psf":
         analysed = eqx.tree_at(lambda p: p.likelihood.operator.otf, post, replace_fn=lambda t: t ** (1.05**2))
-    draw = PureDraw(Thinned(Split(steps=args.steps), args.thin, num_chains=1), batch=10)
+    draw = PureDraw(sampler, batch=10)
     found = calibrate(post, draw, jax.random.key(args.seed), truths=truths, analysed=analysed, num_cases=args.cases,
                       num_draws=args.draws)  # fmt: skip
     if args.out:
@@ -297,6 +314,7 @@ def main() -> None:
     parser.add_argument("--thin", type=int, default=1, help="sweeps from one draw to the next")
     parser.add_argument("--truths", default="prior", choices=("prior", "simulator", "disks", "bulges"))
     parser.add_argument("--control", default="none", choices=("none", "noise", "psf"))
+    parser.add_argument("--grain", type=float, default=0.0, help="noise given to truths of the simulator and to draws")
     parser.add_argument("--snr", type=float, default=100.0, help="of a typical galaxy")
     parser.add_argument("--fwhm", type=float, default=6.0, help="of the PSF, pixels")
     parser.add_argument("--seed", type=int, default=0)

@@ -19,6 +19,9 @@ from invprob.shapes import adaptive_ellipticity, centroid
 
 OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
 ROUND = 8.0  # standard deviation of a round blob, latent pixels
+OF_DRAWS = (
+    "68 % of pixels", "with the truth's noise", "isophotal flux, errors", "of the stamp", "e1", "e2", "e of the draws",
+)  # fmt: skip
 
 
 @contextmanager
@@ -55,7 +58,8 @@ def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
     """Part of the pixels inside the mask whose truth lies in their 68 % interval: of draws, and with the truth's noise.
 
     And the distance in errors of the flux inside the isophote (each picture's own, as the mask is the truth's), that
-    of the whole stamp, and both ellipticities. Draws are of a galaxy, the truth is a picture of one.
+    of the whole stamp, and both ellipticities; last the error of the mean ellipticity, which the shape of the mean
+    image, rounder than any draw, does not have. Draws are of a galaxy, the truth is a picture of one.
     """
     inside, truth = simulation.inside, simulation.truth
     pictures, parts, away = draws + truth_noise(simulation, len(draws)), [], []
@@ -68,8 +72,8 @@ def covered(draws: np.ndarray, simulation: Simulation) -> list[float]:
     for flux, true in ((isophotal, truth[inside].sum()), (whole, truth.sum())):
         away.append(float((true - flux.mean()) / flux.std(ddof=1)))
     shapes = np.array([ellipticity(image, simulation) for image in pictures])
-    shape = ellipticity(truth, simulation)
-    return [*parts, *away, *((shape - shapes.mean(0)) / shapes.std(0, ddof=1))]
+    off = ellipticity(truth, simulation) - shapes.mean(0)
+    return [*parts, *away, *(off / shapes.std(0, ddof=1)), float(np.hypot(*off))]
 
 
 def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
@@ -94,8 +98,7 @@ def ground(args: argparse.Namespace) -> None:
 def scored(paths: list[Path], args: argparse.Namespace) -> None:
     """Scores of simulations, with their own noise or with others."""
     more: dict = {"num_samples": 0}
-    intervals = ("68 % of pixels", "with the truth's noise", "isophotal flux, errors", "of the stamp", "e1", "e2")
-    extra = intervals if args.method == "sample" else ()
+    extra = OF_DRAWS if args.method == "sample" else ()
     if extra:
         more = {"method": "sample", "num_samples": args.draws, "chains": args.chains}
     errors = (
