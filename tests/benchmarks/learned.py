@@ -12,7 +12,8 @@
     python tests/benchmarks/learned.py quality --number 16 # best images by seeing and signal to noise
     python tests/benchmarks/learned.py speed              # effective samples an hour
     python tests/benchmarks/learned.py calibrate --cases 500 --draws 19
-    python tests/benchmarks/learned.py calibrate --cases 100 --draws 19 --truths simulator --side 64
+    python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --truths simulator --side 64
+    python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --truths simulator --side 64 --grain 0.0007
     python tests/benchmarks/learned.py calibrate --cases 60 --draws 19 --control noise
     python tests/benchmarks/learned.py calibrate --cases 40 --draws 19 --control psf --fwhm 16 --side 48 --snr 2000
 
