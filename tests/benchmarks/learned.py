@@ -270,8 +270,9 @@ def calibrated(args: argparse.Namespace) -> None:
     if args.truths != "prior":
         population = Population() if kinds[args.truths] is None else replace(Population(), kinds=kinds[args.truths])
         truths = jnp.asarray(stamps(population, args.cases, side, HELD_BACK))
-        truths += args.grain * jax.random.normal(jax.random.key(4), truths.shape, truths.dtype)
-        sampler = Grainy(sampler, args.grain)
+        if args.grain:
+            truths += args.grain * jax.random.normal(jax.random.key(4), truths.shape, truths.dtype)
+            sampler = Grainy(sampler, args.grain)
     analysed = post
     if args.control == "noise":
         analysed = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: v / 1.3)
