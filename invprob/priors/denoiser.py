@@ -18,7 +18,8 @@ LEVELS = tuple(np.geomspace(0.01, 0.5, 12))
 """Frequencies, cycles per pixel, at which the network is told the power of the noise."""
 LEAK = 0.02  # of a weight below zero, so that training can bring it back
 UNSURE, WIDEST = 8.0, 0.007  # how little a network is believed in the widest modes; their frequency, cycles per pixel
-INPUTS, OUTPUTS = 3 + len(SHARES), 1 + len(SHARES)
+BESIDES = (3, 1)  # channels into the network and out of it besides one for each of the shares
+INPUTS, OUTPUTS = (n + len(SHARES) for n in BESIDES)
 
 
 class Spectrum(eqx.Module):
@@ -215,16 +216,18 @@ def widened(network: UNet, shares: tuple[float, ...]) -> UNet:
         wide = wide.at[..., [*range(before), *(before + i for i in at)]].set(channels)
         return jnp.moveaxis(wide.reshape(*wide.shape[:-2], -1), -1, axis)
 
+    into, out = BESIDES
     return eqx.tree_at(
         lambda n: (n.into.weight, n.out.weight, n.out.bias),
         network,
-        (spread(network.into.weight, 2, 3), spread(network.out.weight, 3, 1), spread(network.out.bias, 0, 1)),
+        (spread(network.into.weight, 2, into), spread(network.out.weight, 3, out), spread(network.out.bias, 0, out)),
     )
 
 
 def untrained(key, spectrum: Spectrum, mean, shares: tuple[float, ...] = SHARES, **settings) -> Denoiser:
     """A denoiser whose network has seen nothing: that of a Gaussian prior."""
-    network = UNet(key, 3 + len(shares), 1 + len(shares), len(LEVELS), **settings)
+    inputs, outputs = (n + len(shares) for n in BESIDES)
+    network = UNet(key, inputs, outputs, len(LEVELS), **settings)
     return Denoiser(network, spectrum, jnp.asarray(mean, jnp.float32))
 
 
