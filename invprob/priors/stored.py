@@ -21,7 +21,8 @@ from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
 
 FORMATS = {"invprob denoiser 2": Denoiser, "invprob generator 1": Generator}
-FIRST, FIRST_SHARES = "invprob denoiser 1", (1e-1, 1e-2, 1e-3, 1e-4)  # the filters of networks in files of that format
+EARLIER = {"invprob denoiser 1": (1e-1, 1e-2, 1e-3, 1e-4)}
+"""Formats of denoisers that are read still, and the filters of their networks (`invprob.priors.denoiser.SHARES`)."""
 ENDING = ".eqx"
 SHIPPED = {"galaxies": "galaxies as a space telescope sees them, learned from simulated ones; for --refine"}
 """Learned priors that come with the package, and what they are."""
@@ -97,7 +98,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Denoiser | Generator, Tr
     head, _, arrays = body.partition(b"\n")
     try:
         header = json.loads(head)
-        known = header["format"] in (*FORMATS, FIRST)
+        known = header["format"] in (*FORMATS, *EARLIER)
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
@@ -108,8 +109,8 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Denoiser | Generator, Tr
         model = eqx.tree_deserialise_leaves(io.BytesIO(arrays), _blank(header))
     except (RuntimeError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the arrays do not fit the header ({error}); train it again") from None
-    if header["format"] == FIRST:
-        model = eqx.tree_at(lambda d: d.network, model, widened(model.network, FIRST_SHARES))
+    if header["format"] in EARLIER:
+        model = eqx.tree_at(lambda d: d.network, model, widened(model.network, EARLIER[header["format"]]))
     facts = header["training"]
     if facts["pixel_scales"] is not None:
         facts["pixel_scales"] = tuple(facts["pixel_scales"])
@@ -123,8 +124,8 @@ def _blank(header: dict[str, Any]) -> Any:
     if FORMATS.get(header["format"]) is Generator:
         return eqx.filter_eval_shape(Generator, key, **settings)
     knots = jnp.zeros(header["knots"], jnp.float32)
-    if header["format"] == FIRST:
-        settings["shares"] = FIRST_SHARES
+    if header["format"] in EARLIER:
+        settings["shares"] = EARLIER[header["format"]]
     return eqx.filter_eval_shape(untrained, key, Spectrum(knots, knots), 0.0, **settings)
 
 

@@ -111,19 +111,14 @@ def denoise(args: argparse.Namespace) -> None:
 def bright(args: argparse.Namespace) -> None:
     """Errors on the brightest galaxies, in units of the noise, beside Wiener filters of more than the prior's power."""
     images = stamps(Population(), args.number, 64, HELD_BACK)
-    median = float(np.median(images.max((1, 2))[images.max((1, 2)) > 0]))
-    order = np.argsort(-images.max((1, 2)))[:6]
+    peaks = images.max((1, 2))
+    median, order = float(np.median(peaks[peaks > 0])), np.argsort(-peaks)[:6]
     prior, rng = prior_of(args.prior, (64, 64)), np.random.default_rng(0)
     denoiser = prior.denoiser
     power = denoiser.power((64, 64))
     gains = (1, 10, 100)
-    head(
-        "noise / median peak",
-        "peak / median peak",
-        "error / noise",
-        "mean of views",
-        *(f"Wiener, {g} P" for g in gains),
-    )
+    columns = ("noise / median peak", "peak / median peak", "error / noise", "mean of views")
+    head(*columns, *(f"Wiener, {g} P" for g in gains))
     for level in (0.01, 0.1, 1.0):
         for image in images[order]:
             s = level * median

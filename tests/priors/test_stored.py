@@ -13,7 +13,7 @@ import pytest
 from invprob.errors import InputError, OutputError
 from invprob.priors.denoiser import LEVELS, SHARES, untrained
 from invprob.priors.learned import Training
-from invprob.priors.stored import FIRST, FIRST_SHARES, learned_prior, load_weights, save_weights
+from invprob.priors.stored import EARLIER, learned_prior, load_weights, save_weights
 
 from .test_learned import SHAPE, SMALL, spectrum, stirred
 
@@ -42,18 +42,19 @@ def test_the_same_weights_have_the_same_hash(saved, tmp_path):
 
 def test_weights_of_the_first_format(saved, tmp_path):
     """Their network had fewer filters; it is read as one that neither sees nor weighs the others."""
-    first = untrained(jax.random.key(0), spectrum(), 0.3, FIRST_SHARES, **SMALL)
+    kind, shares = next(iter(EARLIER.items()))
+    first = untrained(jax.random.key(0), spectrum(), 0.3, shares, **SMALL)
     out = first.network.out
     last = [0.3 * jax.random.normal(jax.random.key(i), a.shape, a.dtype) for i, a in enumerate((out.weight, out.bias))]
     first = eqx.tree_at(lambda d: (d.network.out.weight, d.network.out.bias), first, last)
-    header = json.loads(saved[0].read_bytes().split(b"\n")[1]) | {"format": FIRST}
+    header = json.loads(saved[0].read_bytes().split(b"\n")[1]) | {"format": kind}
     arrays = io.BytesIO()
     eqx.tree_serialise_leaves(arrays, first)
     body = json.dumps(header).encode() + b"\n" + arrays.getvalue()
     path = tmp_path / "first.eqx"
     path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     network = load_weights(path)[0].network
-    at = [SHARES.index(share) for share in FIRST_SHARES]
+    at = [SHARES.index(share) for share in shares]
     x, level = jax.random.normal(jax.random.key(2), (8, 8, 3 + len(SHARES))), jnp.zeros(len(LEVELS))
     found = network(x, level)
     known = first.network(x[..., [0, 1, 2, *(3 + i for i in at)]], level)
