@@ -20,7 +20,7 @@ from invprob.priors.learned import Training
 from invprob.shapes import asymmetry, main_object
 
 NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
-LOOKED_AT = 2000  # simulated stamps whose shapes are measured
+LOOKED_AT = 2000  # stamps whose shapes are measured
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # of them that are at least as asymmetric as is written
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
 
@@ -178,4 +178,4 @@ def _of_size(
     return out
 
 
-__all__ = ["fwhm", "population", "training_data"]
+__all__ = ["asymmetries", "fwhm", "population", "training_data"]

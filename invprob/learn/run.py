@@ -13,12 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from invprob.errors import UsageError
 from invprob.files import check_writable
 from invprob.infer.loop import Checkpoint
 from invprob.learn import encoder, training
-from invprob.learn.data import training_data
+from invprob.learn.data import LOOKED_AT, asymmetries, training_data
 from invprob.learn.recipe import Recipe
 from invprob.learn.training import Noise, Schedule, Stamps, measured_spectrum
 from invprob.priors.denoiser import Denoiser, Spectrum, untrained
@@ -118,8 +119,9 @@ def train(
     note(f"a network of {weights} numbers, {recipe.steps} steps of {recipe.batch} stamps")
     place = Path(f"{os.fspath(out)}.state")
     state, curve = _trained(job, recipe, place, note)
-    card = {**about.card, **start, "recipe": recipe.model_dump(), "curve": curve}
-    about, model = replace(about, card=card), job.model(state)
+    model = job.model(state)
+    card = {**_shapes(model, stamps), **about.card, **start, "recipe": recipe.model_dump(), "curve": curve}
+    about = replace(about, card=card)
     digest = save_weights(model, out, about, job.architecture, overwrite)
     place.unlink(missing_ok=True)
     return Trained(model, replace(about, hash=digest), tuple(curve))
@@ -181,6 +183,20 @@ def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
         encoder.first_state(blank, schedule), lambda state: encoder.advanced(stamps, key, state, schedule), look,
         lambda state: state.average.generator, architecture, (blank, stamps, schedule),
     )  # fmt: skip
+
+
+def _shapes(model: Denoiser | Generator, stamps: Stamps) -> dict[str, Any]:
+    """The asymmetry of stamps that have noise of their own: that of what the denoiser makes of them, as smooth as the
+    best images that it will be compared with."""
+    if not isinstance(model, Denoiser) or not stamps.variance.any():
+        return {}
+
+    def denoised(image: Array, variance: Array) -> Array:
+        return model(image, jnp.full_like(model.power(image.shape, image.dtype), variance))
+
+    seen = stamps.images[:LOOKED_AT], stamps.variance[:LOOKED_AT]
+    images = jax.jit(lambda seen: jax.lax.map(lambda one: denoised(*one), seen))(seen)
+    return {"asymmetry": asymmetries(np.asarray(images))}
 
 
 def _trained(job: Job, recipe: Recipe, place: Path, note):

@@ -37,7 +37,7 @@ from hubble import HUBBLE, own_noise
 from learned_ground import ground, mask
 
 import invprob
-from invprob.calibration import PureDraw, Thinned, calibrate
+from invprob.calibration import PureDraw, Thinned, calibrate, image_summaries
 from invprob.covariance import Diagonal
 from invprob.infer.find_map import find_map
 from invprob.infer.sample import sample
@@ -208,16 +208,17 @@ def speed(args: argparse.Namespace) -> None:
     prior = prior_of(args.prior, (64, 64))
     from invprob.infer.mixing import bulk_ess as ess
 
-    head("S/N", "draws", "R-hat", "ESS an hour, total flux", "median pixel", "worst pixel", "seconds")
+    head("S/N", "draws", "R-hat", "ESS an hour, total flux", "size", "median pixel", "worst pixel", "seconds")
     for snr in (20, 100, 500):
         post, _ = blurred(prior, jax.random.key(3), 64, snr)
         begun = time.perf_counter()
         found = sample(post, jax.random.key(0), args.draws, Split(), num_chains=4)
         seconds = time.perf_counter() - begun
         draws = np.asarray(found.latents)
-        flux = ess(draws.sum((2, 3))[..., None])[0]
+        sizes = jax.vmap(jax.vmap(lambda image: image_summaries(image)["size"]))(found.latents)
+        flux, size = ess(np.stack([draws.sum((2, 3)), np.asarray(sizes)], axis=-1))
         pixels = ess(draws.reshape(*draws.shape[:2], -1)[..., ::7])
-        rates = [f"{v * 3600 / seconds:.0f}" for v in (flux, np.median(pixels), pixels.min())]
+        rates = [f"{v * 3600 / seconds:.0f}" for v in (flux, size, np.median(pixels), pixels.min())]
         row(snr, args.draws, f"{found.quality.worst_rhat:.3f}", *rates, f"{seconds:.0f}")
 
 

@@ -1,28 +1,24 @@
 """Training: what the loss is, stamps with noise of their own, and a run that goes on with the same numbers."""
 
-from dataclasses import replace
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from astropy.io import fits
 from typer.testing import CliRunner
 
 from invprob.cli import app
 from invprob.errors import InputError, UsageError
 from invprob.learn import encoder
 from invprob.learn import run as run_module
-from invprob.learn.data import SHARES, asymmetries
-from invprob.learn.galaxies import Population, stamps
+from invprob.learn.data import SHARES
+from invprob.learn.galaxies import Population
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
 from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
 from invprob.priors.denoiser import untrained
 from invprob.priors.generator import Generator
-from invprob.priors.stored import learned_prior, load_weights, weights_of
-from invprob.shapes import asymmetry, main_object
+from invprob.priors.stored import learned_prior, load_weights
 
 from ..priors.test_learned import SMALL
 
@@ -223,40 +219,6 @@ def test_populations_that_do_not_fit(recipe, tmp_path):
         Population(disk_ends=(5, 3))
 
 
-def test_a_folder_without_stamps(tmp_path):
-    (tmp_path / "r.toml").write_text(f'validation = 1\n[stamps]\nfolder = "{tmp_path}"')
-    with pytest.raises(InputError, match="0 FITS files"):
-        train(Recipe.from_toml(tmp_path / "r.toml"), tmp_path / "a.eqx")
-
-
-@pytest.mark.slow
-def test_the_unit_of_stamps_does_not_matter(tmp_path):
-    """The same stamps in a unit a thousand times smaller: the same network, and the same prior in that unit."""
-    noise = 0.02 * np.random.default_rng(5).standard_normal((24, SIZE, SIZE))
-    priors = []
-    for name, unit in (("one", 1.0), ("other", 1000.0)):
-        folder = tmp_path / name
-        folder.mkdir()
-        for i, image in enumerate(blobs(24) + noise):
-            header = fits.Header({"BUNIT": "nJy", "PIXSCALE": 0.03})
-            planes = [fits.ImageHDU((unit * image).astype(">f4"), header, "SCI")]
-            planes.append(fits.ImageHDU(np.full(image.shape, (0.02 * unit) ** 2, ">f4"), name="VAR"))
-            fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"{i:02}.fits")
-        text = RECIPE.replace("[simulated]\nnumber = 64", f'[stamps]\nfolder = "{folder}"')
-        (tmp_path / f"{name}.toml").write_text(text)
-        train(Recipe.from_toml(tmp_path / f"{name}.toml"), tmp_path / f"{name}.eqx")
-        priors.append(learned_prior(tmp_path / f"{name}.eqx", (SIZE, SIZE)))
-    one, other = priors
-    assert one.training.unit == "nJy" and one.training.scale == pytest.approx(0.02 / 3e-3, rel=1e-3)
-    assert other.training.scale == pytest.approx(1000 * one.training.scale, rel=1e-6)
-    assert other.training.smallest == pytest.approx(1000 * one.training.smallest, rel=1e-6)
-    x = jnp.asarray(blobs(1, key=3)[0])
-    np.testing.assert_allclose(other.denoise(1000 * x, 20.0), 1000 * one.denoise(x, 0.02), rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(
-        other.sample(jax.random.key(0), steps=4), 1000 * one.sample(jax.random.key(0), steps=4), rtol=1e-2, atol=1.0
-    )
-
-
 def test_the_command(tmp_path, monkeypatch):
     """Errors in one line before any work, and a run."""
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
@@ -333,13 +295,6 @@ def _written(path, text):
     return path
 
 
-def test_no_stamp_is_not_a_number():
-    """GalSim draws one of these as NaN, the obscured Airy disk being so at a wavenumber of its pixel scale."""
-    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
-    images = stamps(Population(), 67, 64, 3)
-    assert np.isfinite(images).all() and images[66].sum() > 1
-
-
 def test_a_training_that_diverges_says_so(recipe, tmp_path, monkeypatch):
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
     step = run_module.training.advanced
@@ -353,44 +308,3 @@ def test_a_training_that_diverges_says_so(recipe, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="not a number at step 1, the training diverged; give a smaller learning_rate"):
         train(recipe, tmp_path / "a.eqx")
     assert not list(tmp_path.glob("a.eqx*"))
-
-
-def test_the_asymmetry_of_the_training_set_is_that_of_other_stamps():
-    """The shipped prior's table against stamps of another seed; and against smooth ones, which are no such stamps."""
-    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
-    card = load_weights(weights_of("galaxies"))[1].card
-    table = dict(zip(card["asymmetry"]["share"], card["asymmetry"]["value"], strict=True))
-    images = stamps(Population(), 400, 64, 11)
-    found = []
-    for image in images[images.any((1, 2))]:
-        place = np.unravel_index(int(image.argmax()), image.shape)
-        found.append(asymmetry(main_object(np.roll(image, [32 - int(n) for n in place], (0, 1)), 64)))
-    for share in (0.5, 0.2, 0.1):
-        scatter = np.sqrt(share * (1 - share) * (1 / len(found) + 1 / 1760))
-        assert abs(np.mean(np.array(found) >= table[share]) - share) < 3 * scatter
-    round_ones = stamps(Population(crowding=(0.0, 1.0), arms=0.0, knots=0.0, centred=True, faintest=23.0), 20, 64, 11)
-    assert asymmetries(round_ones)["value"][-1] < table[0.2]
-    assert asymmetries(np.zeros((3, 16, 16))) == {}
-
-
-def test_galaxies_in_the_middle():
-    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
-    one = {"crowding": (0.0, 1.0), "faintest": 22.0}
-    middle, anywhere = (stamps(Population(**one, centred=c), 6, 32, 0) for c in (True, False))
-    for image in middle:
-        y, x = np.indices(image.shape)
-        assert abs((y * image).sum() / image.sum() - 16) < 3 and abs((x * image).sum() / image.sum() - 16) < 3
-    assert max(np.hypot(*(np.array(np.unravel_index(a.argmax(), a.shape)) - 16)) for a in anywhere) > 6
-
-
-def test_galaxies_end_where_the_population_says():
-    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
-    disk = Population(
-        pixel_scales=(0.05, 0.05), crowding=(0.0, 1.0), faintest=22.0, centred=True, kinds=("disk",), flattening=0.0,
-        arms=0.0, knots=0.0, size=0.2, size_slope=0.0, size_scatter=0.0, lam_over_diam=0.0, jitter=0.0, box=0.0,
-    )  # fmt: skip
-    y, x = np.indices((64, 64)) - 32
-    for end, beyond in ((2.5, False), (5.0, True)):
-        image = stamps(replace(disk, disk_ends=(end, end)), 1, 64, 0)[0]
-        outside = image[np.hypot(y, x) > 2.5 * 4 + 2].sum() / image.sum()
-        assert outside > 0.02 if beyond else abs(outside) < 1e-3
