@@ -28,7 +28,8 @@ def deconvolve(
         str | None,
         typer.Option(
             help="Prior on the image: gaussian (the default), starlet, tv, wavelet, laplace, lognormal, "
-            "points+starlet, or one that another package installs; `invprob priors` lists them."
+            "points+starlet, the learned one galaxies, FILE.eqx of `invprob train`, or one that another package "
+            "installs; `invprob priors` lists them."
         ),
     ] = None,
     positive: Annotated[
@@ -77,7 +78,7 @@ def deconvolve(
         str | None,
         typer.Option(
             help="auto (default); gaussian prior: exact; starlet, tv, wavelet, laplace: gibbs; --positive, lognormal: "
-            "hmc, nuts."
+            "hmc, nuts; learned: split."
         ),
     ] = None,
     chains: Annotated[int | None, typer.Option(help="Chains, from scattered starts. Default: 4.")] = None,
@@ -95,7 +96,9 @@ def deconvolve(
     ] = None,
     swap: Annotated[
         str | None,
-        typer.Option(help="Another prior (gaussian) to compare with: extension SWAP, the difference in errors."),
+        typer.Option(
+            help="Another prior, such as gaussian, to compare with: extension SWAP, the difference in errors."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws. Default: 0.")] = None,
     variance: Annotated[
@@ -139,14 +142,14 @@ def deconvolve(
         str | None,
         typer.Option(
             help="auto (default); gaussian prior: wiener, cg, twogrid (without --refine); sparse and positive: admm, "
-            "pdhg, proximal; lognormal: newton; smooth: lbfgs."
+            "pdhg, proximal; lognormal: newton; smooth: lbfgs; learned: plugplay."
         ),
     ] = None,
     rtol: Annotated[
         float | None,
         typer.Option(
             help="Where the solver stops: relative gap of the objective (default 1e-7), or relative residual of admm "
-            "(default 3e-4), pdhg and proximal (1e-4)."
+            "(default 3e-4), pdhg and proximal (1e-4), or scatter of the image of plugplay (5e-2)."
         ),
     ] = None,
     max_steps: Annotated[

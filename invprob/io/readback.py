@@ -31,7 +31,8 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         ``version``, ``config`` (parsed; None where the file has none), ``config_hash``, ``inputs`` (a tuple
-        of `InputFile`), ``seed`` and ``device`` (None where not recorded), ``python``, ``versions``
+        of `InputFile`), ``seed``, ``device`` and ``prior_hash``, that of a learned prior's weights (None where not
+        recorded), ``python``, ``versions``
         (package -> version), ``calibration`` (the cards of a calibration card), ``store`` (those of a store of
         draws), ``status``, ``solver``, ``steps`` and ``warnings``.
 
@@ -63,6 +64,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
             "inputs": tuple(inputs),
             "seed": header.get("SEED"),
             "device": header.get("DEVICE"),
+            "prior_hash": header.get("PRIORSHA"),
             "python": header.get("PYVERS"),
             "versions": {name: header[key] for key, name in VERSION_KEYS.items() if key in header},
             "calibration": {

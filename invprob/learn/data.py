@@ -14,14 +14,17 @@ from jaxtyping import Float
 from invprob.errors import InputError, UsageError
 from invprob.io.read import read_fits
 from invprob.learn.galaxies import Population, stamps
-from invprob.learn.recipe import Recipe
+from invprob.learn.recipe import FolderData, Recipe
 from invprob.learn.training import WHITE, WIDTH, Stamps
+from invprob.observation import Frame, Observation
 from invprob.priors.learned import Training
 from invprob.shapes import asymmetry, main_object
 
 NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
 LOOKED_AT = 2000  # stamps whose shapes are measured
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # of them that are at least as asymmetric as is written
+SEEN = 0.5  # part of the pixels of a stamp that have to be valid
+ALIKE = 1.05  # by which the pixel scales of stamps may differ
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
 
 
@@ -125,30 +128,26 @@ def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps,
             "for a prior that is worth its name"
         )
     random = np.random.default_rng(recipe.seed)
-    images, variances, scales, widths, units = [], [], [], [], []
+    images, variances, widths, frames = [], [], [], {}
     for path in paths:
         observation = read_fits(path)
-        image, variance = observation.data, observation.variance
-        level = float(np.median(variance[observation.valid]))
-        images.append(_of_size(np.where(observation.valid, image, 0.0), recipe.size, level, random))
+        level = _noise_level(observation, path)
+        seen = observation.valid
+        # what is masked is noise about the sky, not a hole to be learned
+        filled = np.where(seen, observation.data, np.sqrt(level) * random.standard_normal(seen.shape))
+        images.append(_of_size(filled, recipe.size, level, random))
         variances.append(level)
-        scales.append(observation.frame.pixel_scale)
         widths.append(None if observation.psf is None else observation.psf.fwhm_arcsec)
-        units.append(observation.frame.unit)
-    spread = max(scales) / min(scales)
-    if spread > 1.05:
-        raise InputError(
-            f"{folder}: pixels of {min(scales):.4g} to {max(scales):.4g} arcsec; a prior is for one pixel scale, "
-            "resample them"
-        )
+        frames[path] = observation.frame
+    scales = _pixel_scales(frames)
+    unit, zeropoint = _flux_unit(frames, recipe.stamps)
     note(f"read {len(paths)} stamps from {folder}")
     known = [w for w in widths if w is not None]
     scale = float(np.sqrt(np.median(variances))) / NOISE
     smallest, largest, widest = noise_range()
     about = Training(
-        recipe.name, (min(scales), max(scales)), float(np.median(known)) if known else None,
-        recipe.stamps.unit or str(units[0]), recipe.stamps.zeropoint, scale * smallest, scale * largest, scale, widest,
-        card={"folder": folder.name, "number": len(paths)},
+        recipe.name, scales, float(np.median(known)) if known else None, unit, zeropoint, scale * smallest,
+        scale * largest, scale, widest, card={"folder": folder.name, "number": len(paths)},
     )  # fmt: skip
     every = Stamps(
         jnp.asarray(np.array(images) / scale, jnp.float32), jnp.asarray(np.array(variances) / scale**2, jnp.float32)
@@ -156,6 +155,50 @@ def _from_folder(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps,
     order, kept = random.permutation(len(paths)), recipe.validation
     parts = [Stamps(every.images[which], every.variance[which]) for which in (order[kept:], order[:kept])]
     return parts[0], parts[1], about
+
+
+def _noise_level(observation: Observation, path: Path) -> float:
+    """Variance of the noise of a stamp's pixels."""
+    part = float(observation.valid.mean())
+    if part < SEEN:
+        raise InputError(
+            f"{path}: {100 * part:.0f} % of its pixels can be used, at least {100 * SEEN:.0f} % are needed: leave it out"
+        )
+    return float(np.median(observation.variance[observation.valid]))
+
+
+def _pixel_scales(frames: dict[Path, Frame]) -> tuple[float, float]:
+    """The smallest and the largest pixel of stamps, in arcsec."""
+    for path, frame in frames.items():
+        if frame.pixel_scale is None:
+            raise InputError(
+                f"{path}: no pixel scale, which a prior has; world coordinates or a card PIXSCALE in arcsec are needed"
+            )
+    scales = {path: float(frame.pixel_scale or 0) for path, frame in frames.items()}
+    least, most = min(scales, key=scales.__getitem__), max(scales, key=scales.__getitem__)
+    if scales[most] / scales[least] > ALIKE:
+        raise InputError(
+            f"pixels of {scales[least]:.4g} arcsec in {least} and of {scales[most]:.4g} in {most.name}; a prior is for "
+            "one pixel scale, resample them"
+        )
+    return scales[least], scales[most]
+
+
+def _flux_unit(frames: dict[Path, Frame], given: FolderData) -> tuple[str, float | None]:
+    """The one unit of flux of stamps and its zero point: those of the recipe, or else of the files."""
+    first = next(iter(frames))
+    for path, frame in frames.items():
+        for what, value, other, told in (
+            ("unit", frame.unit, frames[first].unit, given.unit or None),
+            ("zero point", frame.zeropoint, frames[first].zeropoint, given.zeropoint),
+        ):
+            if told is None and value != other:
+                raise InputError(
+                    f"the {what} of {path} is {value}, that of {first.name} {other}; a prior is for one, convert them, "
+                    f"or tell what all have with {what.replace(' ', '')} in the recipe"
+                )
+    zeropoint = frames[first].zeropoint if given.zeropoint is None else given.zeropoint
+    return given.unit or str(frames[first].unit or ""), zeropoint
 
 
 def _of_size(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import lru_cache
@@ -48,11 +49,19 @@ def load(name: str) -> tuple[Denoiser | Generator, Training]:
 def model_card(name: str) -> dict[str, Any]:
     """What is known of a learned prior: its training set and range, and for a shipped one its scores and failures.
 
+    The last entry, ``card sha256``, is the hash of all others, as JSON with sorted keys.
+
     Raises
     ------
     InputError
         When the file cannot be used, or the card beside it is that of other weights.
     """
+    card = {**_card_of_training(name), **_scores(name)}
+    return {**card, "card sha256": hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()}
+
+
+def _card_of_training(name: str) -> dict[str, Any]:
+    """The part of a card that the weights tell."""
     training = load(name)[1]
     facts = _facts(training)
     curve = facts.get("curve") or []
@@ -71,14 +80,23 @@ def model_card(name: str) -> dict[str, Any]:
         "recipe": facts.get("recipe", {}),
     }
     if curve:
-        card["validation"] = dict(zip(("step", "loss", "of the Wiener filter"), curve[-1], strict=True))
+        known = zip(("step", "loss", "of the Wiener filter"), curve[-1], strict=True)
+        card["validation"] = {what: value for what, value in known if np.isfinite(value)}
+    return card
+
+
+def _scores(name: str) -> dict[str, Any]:
+    """The part of a card that was measured: the file beside the weights, where that is a card of a learned prior."""
     beside = weights_of(name).with_suffix(".json")
-    if not beside.is_file():
-        return card
-    more = json.loads(beside.read_text())
-    if more.pop("sha256") != training.hash:
+    try:
+        more = json.loads(beside.read_text()) if beside.is_file() else {}
+    except ValueError:
+        return {}
+    if not isinstance(more, dict) or "sha256" not in more:
+        return {}
+    if more.pop("sha256") != load(name)[1].hash:
         raise InputError(f"{beside} is the card of other weights than {weights_of(name).name}: measure them again")
-    return {**card, **more}
+    return more
 
 
 def _facts(training: Training) -> dict[str, Any]:
@@ -114,6 +132,21 @@ def check_learned(config: Config) -> None:
         raise UsageError(f"the learned prior {config.prior!r} {wrong}")
 
 
+def check_weights(name: str, recorded: str) -> None:
+    """Refuse weights that are not those of a run that is to be repeated.
+
+    Raises
+    ------
+    InputError
+        When they cannot be read or their hash is another one than was recorded.
+    """
+    found = load(name)[1].hash
+    if found != recorded:
+        hint = "install the version of invprob in its header" if name in SHIPPED else "put the unchanged file there"
+        both = f"the SHA-256 {found[:12]}..., the run to be repeated had {recorded[:12]}..."
+        raise InputError(f"prior {name!r} has weights of {both}: {hint}")
+
+
 def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | GeneratorPrior, Cards]:
     """The prior on the latent grid and in the unit of the data, and what the header says of it.
 
@@ -132,6 +165,7 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | Generat
     outside = tuple(_outside(model, training, flux))
     cards: Cards = {
         "PRIORSHA": (training.hash, "SHA-256 of the learned prior's weights"),
+        "PRIORCRD": (model_card(config.prior)["card sha256"], "SHA-256 of the learned prior's card"),
         "PRIORUNI": (flux, f"one unit of flux in {training.unit} of the training set ({known})"),
         "INRANGE": (not outside, "whether the image is like the training set"),
     }
@@ -300,4 +334,4 @@ def _fwhm(kernel: np.ndarray) -> float:
     return float(2 * np.sqrt((kernel > 0.5 * kernel.max()).sum() / np.pi))
 
 
-__all__ = ["check_learned", "compared", "learned_prior", "load", "model_card", "warnings"]
+__all__ = ["check_learned", "check_weights", "compared", "learned_prior", "load", "model_card", "warnings"]

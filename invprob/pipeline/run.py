@@ -19,6 +19,7 @@ from invprob.io.readback import compare_fits, read_images, read_provenance, same
 from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
 from invprob.pipeline.draws import every_for_few, fewer
+from invprob.pipeline.learned import check_weights
 from invprob.pipeline.listener import SILENT, Listener
 from invprob.pipeline.stage import check, deconvolve
 from invprob.result import Estimate, Samples, Status
@@ -248,13 +249,15 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
     Raises
     ------
     InputError
-        When the file has no record, or an input is missing or was changed.
+        When the file has no record, or an input or the weights of a learned prior are missing or were changed.
     """
     record = read_provenance(path)
     if record["config"] is None:
         raise InputError(f"{path} holds no configuration: it was not written by `invprob deconvolve`")
     read_images(path)  # a damaged file is told before the run, not after it
     config = Config.make(**record["config"])
+    if record["prior_hash"] is not None:
+        check_weights(config.prior, record["prior_hash"])
     places = [Path(), Path(path).resolve().parent]
     if image is not None:
         places.insert(0, Path(Spec.parse(image).path).resolve().parent)

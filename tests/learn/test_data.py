@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from invprob.errors import InputError
-from invprob.learn.data import SHARES, asymmetries
+from invprob.learn.data import SHARES, asymmetries, training_data
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
@@ -23,18 +23,67 @@ def test_a_folder_without_stamps(tmp_path):
         train(Recipe.from_toml(tmp_path / "r.toml"), tmp_path / "a.eqx")
 
 
+def write_stamp(path, image, sigma, **cards):
+    """An image with white noise of sigma."""
+    header = fits.Header({"BUNIT": "nJy", "PIXSCALE": 0.03} | cards)
+    header = fits.Header({key: value for key, value in header.items() if value is not None})
+    planes = [fits.ImageHDU(image.astype(">f4"), header, "SCI")]
+    planes.append(fits.ImageHDU(np.full(image.shape, sigma**2, ">f4"), name="VAR"))
+    fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(path)
+
+
+def recipe_of(folder, more=""):
+    """Training on the stamps of a folder."""
+    path = folder.with_suffix(".toml")
+    path.write_text(RECIPE.replace("[simulated]\nnumber = 64", f'[stamps]\nfolder = "{folder}"\n{more}'))
+    return Recipe.from_toml(path)
+
+
 def trained_on(folder, images, sigma):
     """The prior that a folder of these images makes, all with white noise of sigma."""
     folder.mkdir()
     for i, image in enumerate(images):
-        header = fits.Header({"BUNIT": "nJy", "PIXSCALE": 0.03})
-        planes = [fits.ImageHDU(image.astype(">f4"), header, "SCI")]
-        planes.append(fits.ImageHDU(np.full(image.shape, sigma**2, ">f4"), name="VAR"))
-        fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"{i:02}.fits")
-    recipe, out = folder.with_suffix(".toml"), folder.with_suffix(".eqx")
-    recipe.write_text(RECIPE.replace("[simulated]\nnumber = 64", f'[stamps]\nfolder = "{folder}"'))
-    train(Recipe.from_toml(recipe), out)
+        write_stamp(folder / f"{i:02}.fits", image, sigma)
+    out = folder.with_suffix(".eqx")
+    train(recipe_of(folder), out)
     return learned_prior(out, (SIZE, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ({"PIXSCALE": None}, "09.fits: no pixel scale"),
+        ({"PIXSCALE": 0.04}, r"pixels of 0.03 arcsec in .*00.fits and of 0.04 in 09.fits"),
+        ({"BUNIT": "uJy"}, "the unit of .*09.fits is uJy, that of 00.fits nJy"),
+        ({"BUNIT": "adu"}, "tell what all have with unit in the recipe"),
+    ],
+)
+def test_stamps_that_are_not_alike(tmp_path, cards, said):
+    """The file is named, and nothing is trained on."""
+    for i, image in enumerate(blobs(10)):
+        write_stamp(tmp_path / f"{i:02}.fits", image, 0.02, **(cards if i == 9 else {}))
+    with pytest.raises(InputError, match=said):
+        training_data(recipe_of(tmp_path))
+
+
+def test_the_zero_point_is_that_of_the_files_or_of_the_recipe(tmp_path):
+    """And a masked pixel is noise, however bright it was."""
+    for i, image in enumerate(blobs(10)):
+        image[:2] = np.nan
+        write_stamp(tmp_path / f"{i:02}.fits", image, 0.02, MAGZERO=25.0, BUNIT="electron/s")
+    stamps_, _, about = training_data(recipe_of(tmp_path))
+    assert about.zeropoint == 25.0 and about.unit == "electron/s"
+    masked = np.asarray(stamps_.images)[:, :2, 4:-4] * about.scale
+    assert np.std(masked) == pytest.approx(0.02, rel=0.4)
+    assert training_data(recipe_of(tmp_path, "zeropoint = 26.5"))[2].zeropoint == 26.5
+
+
+def test_a_stamp_that_is_nearly_all_masked(tmp_path):
+    for i, image in enumerate(blobs(10)):
+        image[5 if i == 3 else SIZE :] = np.nan
+        write_stamp(tmp_path / f"{i:02}.fits", image, 0.02)
+    with pytest.raises(InputError, match=r"03.fits: 31 % of its pixels can be used, at least 50 % are needed"):
+        training_data(recipe_of(tmp_path))
 
 
 def test_asymmetry_of_stamps_with_noise(tmp_path):

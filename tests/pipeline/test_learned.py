@@ -141,7 +141,23 @@ def test_by_the_command(weights, tmp_path):
     assert summary["priorsha"] == load(weights)[1].hash and summary["inrange"]
     with fits.open(out) as file:
         assert file["SCI"].data.shape == SHAPE and np.isfinite(file["SCI"].data).all()
+        assert file[0].header["PRIORCRD"] == model_card(weights)["card sha256"]
     assert read_provenance(out)["config"]["prior"] == weights
+
+
+def test_a_run_is_repeated_with_the_same_weights_alone(tmp_path):
+    image, out = write_image(tmp_path / "image.fits"), tmp_path / "out.fits"
+    weights = saved(tmp_path, TRAINING)
+    options = ["deconvolve", str(image), "--prior", weights, "--max-steps", "3", "-o", str(out), "-q"]
+    assert CliRunner().invoke(app, options).exit_code in (0, 70)
+    assert CliRunner().invoke(app, ["replay", str(out)]).exit_code == 0
+    Path(weights).unlink()
+    saved(tmp_path, replace(TRAINING, largest=3.0))
+    again = CliRunner().invoke(app, ["replay", str(out)])
+    assert again.exit_code == 65 and "the run to be repeated had" in again.stderr and "unchanged file" in again.stderr
+    Path(weights).unlink()
+    gone = CliRunner().invoke(app, ["replay", str(out)])
+    assert gone.exit_code == 65 and len(gone.stderr.strip().splitlines()) == 1 and weights in gone.stderr
 
 
 REFUSED = {
@@ -291,3 +307,15 @@ def test_the_card_of_other_weights_is_refused(weights):
             model_card(weights)
     finally:
         beside.unlink()
+
+
+def test_what_is_measured_changes_the_hash_of_the_card(weights):
+    """And a file of that name that is no card of a prior, such as one of `invprob calibrate`, does not."""
+    beside, hashes = Path(weights).with_suffix(".json"), [model_card(weights)["card sha256"]]
+    try:
+        for text in (json.dumps({"sha256": load(weights)[1].hash, "failures": ["all"]}), "{}", "[1]", "no JSON"):
+            beside.write_text(text)
+            hashes.append(model_card(weights)["card sha256"])
+    finally:
+        beside.unlink()
+    assert hashes[1] != hashes[0] and set(hashes[2:]) == {hashes[0]}
