@@ -22,7 +22,7 @@ from invprob.shapes import asymmetry, main_object
 
 NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
 LOOKED_AT = 2000  # stamps whose shapes are measured
-SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # of them that are at least as asymmetric as is written
+RARITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # of them that are at least as asymmetric as is written
 SEEN = 0.5  # part of the pixels of a stamp that have to be valid
 ALIKE = 1.05  # by which the pixel scales of stamps may differ
 FADE = 4  # pixels over which the edge of a stamp that is cut is faded, so that it can be periodic
@@ -100,8 +100,8 @@ def asymmetries(images: Float[np.ndarray, "n side side"]) -> dict[str, Any]:
             found.append(asymmetry(seen))
     if not found:
         return {}
-    values = np.quantile(found, 1 - np.array(SHARES))
-    return {"side": side, "share": list(SHARES), "value": [round(float(v), 4) for v in values]}
+    values = np.quantile(found, 1 - np.array(RARITIES))
+    return {"side": side, "share": list(RARITIES), "value": [round(float(v), 4) for v in values]}
 
 
 def noise_range() -> tuple[float, float, float]:
@@ -161,9 +161,8 @@ def _noise_level(observation: Observation, path: Path) -> float:
     """Variance of the noise of a stamp's pixels."""
     part = float(observation.valid.mean())
     if part < SEEN:
-        raise InputError(
-            f"{path}: {100 * part:.0f} % of its pixels can be used, at least {100 * SEEN:.0f} % are needed: leave it out"
-        )
+        needed = f"at least {100 * SEEN:.0f} % are needed: leave it out"
+        raise InputError(f"{path}: {100 * part:.0f} % of its pixels can be used, {needed}")
     return float(np.median(observation.variance[observation.valid]))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
-from invprob.learn.training import Schedule, Stamps, State, averaged
+from invprob.learn.steps import Schedule, State
+from invprob.learn.training import Stamps
 from invprob.priors.generator import Generator
 from invprob.priors.network import Conv, Linear, to_channels
 from invprob.priors.views import View
@@ -59,36 +59,19 @@ class Autoencoder(eqx.Module):
         return (log_q - self.generator.log_code(z) - log_p) / image.size
 
 
-def _optimiser(settings: Schedule) -> optax.GradientTransformation:
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, max(1, settings.steps // 40), max(2, settings.steps)
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-
-
-def first_state(blank: Autoencoder, settings: Schedule) -> State:
-    """The state before the first step."""
-    copy = [jax.tree.map(lambda a: jnp.array(a) if eqx.is_array(a) else a, blank) for _ in range(2)]
-    optimiser = _optimiser(settings).init(eqx.filter(blank, eqx.is_array))
-    return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
-
-
 @eqx.filter_jit
-def advanced(stamps: Stamps, key, state: State, settings: Schedule) -> tuple[State, Array]:
+def advanced(stamps: Stamps, key, state: State, schedule: Schedule) -> tuple[State, Array]:
     """One step."""
     pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
-    views = jax.random.split(turn, settings.batch)
+    chosen = jax.random.randint(pick, (schedule.batch,), 0, len(stamps.images))
+    views = jax.random.split(turn, schedule.batch)
     images = jax.vmap(lambda image, key: View.random(key, 1).of(image))(stamps.images[chosen], views)
 
     def objective(network, images, key):
         return jnp.mean(jax.vmap(network.negative_elbo)(images, jax.random.split(key, len(images))))
 
     value, gradient = eqx.filter_value_and_grad(objective)(state.network, images, draw)
-    updates, inner = _optimiser(settings).update(gradient, state.optimiser)
-    network = eqx.apply_updates(state.network, updates)
-    average = averaged(state, network, settings.decay)
-    return State(network, average, inner, state.step + 1), value
+    return state.moved(gradient, schedule), value
 
 
 @eqx.filter_jit
@@ -97,4 +80,4 @@ def validated(network: Autoencoder, images: Float[Array, "n y x"], key) -> Array
     return jnp.mean(jax.vmap(network.negative_elbo)(images, jax.random.split(key, len(images))))
 
 
-__all__ = ["Autoencoder", "advanced", "first_state", "validated"]
+__all__ = ["Autoencoder", "advanced", "validated"]

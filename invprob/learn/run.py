@@ -21,13 +21,15 @@ from invprob.infer.loop import Checkpoint
 from invprob.learn import encoder, training
 from invprob.learn.data import LOOKED_AT, asymmetries, training_data
 from invprob.learn.recipe import Recipe
-from invprob.learn.training import Noise, Schedule, Stamps, measured_spectrum
+from invprob.learn.steps import Schedule, State
+from invprob.learn.training import Noise, Stamps, measured_spectrum
 from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
 from invprob.priors.network import UNet
 from invprob.priors.stored import load_weights, save_weights, weights_of
 
+MEMORY = {"denoiser": 0.99, "generator": 0.999}  # of Adam's mean of squared gradients
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 
 
@@ -127,9 +129,8 @@ def train(
     return Trained(model, replace(about, hash=digest), tuple(curve))
 
 
-def _schedule(recipe: Recipe) -> Schedule:
-    noise = Noise(recipe.white, recipe.depth)
-    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, noise)
+def _schedule(recipe: Recipe, kind: str) -> Schedule:
+    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, MEMORY[kind])
 
 
 def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | None) -> Job:
@@ -138,18 +139,20 @@ def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | 
     blank = untrained(jax.random.key(recipe.seed), spectrum, mean, **architecture)
     if network is not None:
         blank = eqx.tree_at(lambda d: d.network, blank, network)
-    schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
+    schedule, key = _schedule(recipe, "denoiser"), jax.random.key(recipe.seed + 1)
+    noise = Noise(recipe.white, recipe.depth)
 
     def model(state: Any) -> Denoiser:
         return eqx.tree_at(lambda d: d.network, blank, state.average)
 
     def look(state: Any) -> tuple[float, float]:
-        found = training.validated(model(state), kept, schedule.noise, jax.random.key(recipe.seed + 2))
+        found = training.validated(model(state), kept, noise, jax.random.key(recipe.seed + 2))
         return float(found[0]), float(found[1])
 
     return Job(
-        training.first_state(blank, schedule), lambda state: training.advanced((blank, stamps, key), state, schedule),
-        look, model, architecture, (blank, stamps, schedule),
+        State.first(blank.network, schedule),
+        lambda state: training.advanced((blank, stamps, noise, key), state, schedule),
+        look, model, architecture, (blank, stamps, noise, schedule),
     )  # fmt: skip
 
 
@@ -174,13 +177,13 @@ def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
     assert recipe.generator is not None
     architecture = {"size": recipe.size, **recipe.generator.model_dump()}
     blank = encoder.Autoencoder(jax.random.key(recipe.seed), **architecture)
-    schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
+    schedule, key = _schedule(recipe, "generator"), jax.random.key(recipe.seed + 1)
 
     def look(state: Any) -> tuple[float, float]:
         return float(encoder.validated(state.average, kept.images, jax.random.key(recipe.seed + 2))), float("nan")
 
     return Job(
-        encoder.first_state(blank, schedule), lambda state: encoder.advanced(stamps, key, state, schedule), look,
+        State.first(blank, schedule), lambda state: encoder.advanced(stamps, key, state, schedule), look,
         lambda state: state.average.generator, architecture, (blank, stamps, schedule),
     )  # fmt: skip
 

@@ -13,9 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
+from invprob.learn.steps import Schedule, State
 from invprob.operators.fourier import frequencies
 from invprob.priors.denoiser import Denoiser, Spectrum, mean_over_modes
 from invprob.priors.views import View
@@ -155,87 +155,31 @@ def loss(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> tuple[Float[A
     return jnp.mean(errors), jnp.mean(wiener)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How a denoiser is trained.
-
-    Parameters
-    ----------
-    steps, batch
-        Steps, and images in each.
-    learning_rate
-        Of Adam, after a warm-up; it ends at zero along a cosine.
-    decay
-        Of the moving average of the weights, which is what is kept.
-    noise
-        Noise that the images are given.
-    """
-
-    steps: int = 8000
-    batch: int = 16
-    learning_rate: float = 1e-3
-    decay: float = 0.999
-    noise: Noise = Noise()
-
-
-class State(eqx.Module):
-    """Weights, their moving average, and the state of the optimiser."""
-
-    network: PyTree
-    average: PyTree
-    optimiser: PyTree
-    step: Array
-
-
-def _optimiser(settings: Schedule) -> optax.GradientTransformation:
-    warm = max(1, settings.steps // 40)
-    last = max(settings.steps, warm + 1)
-    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, last)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
-
-
-def first_state(denoiser: Denoiser, settings: Schedule) -> State:
-    """The state before the first step."""
-    network = denoiser.network
-    optimiser = _optimiser(settings).init(eqx.filter(network, eqx.is_array))
-    # copies: the memory of a state is used again
-    copy = [jax.tree.map(lambda a: jnp.array(a) if eqx.is_array(a) else a, network) for _ in range(2)]
-    return State(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
-
-
-def averaged(state: State, network: PyTree, decay: float) -> PyTree:
-    """The moving average with the new weights; it forgets the beginning faster."""
-    kept = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    return jax.tree.map(lambda a, b: kept * a + (1 - kept) * b if eqx.is_array(a) else a, state.average, network)
-
-
 @eqx.filter_jit(donate="all-except-first")
-def advanced(given: tuple[Denoiser, Stamps, Any], state: State, settings: Schedule) -> tuple[State, Array]:
+def advanced(
+    given: tuple[Denoiser, Stamps, Noise, Any], state: State, schedule: Schedule
+) -> tuple[State, Float[Array, " 2"]]:
     """One step.
 
     Parameters
     ----------
     given
-        The denoiser (of which only the network is trained), the stamps and the random key.
+        The denoiser (of which only the network is trained), the stamps, the noise they are given and the random key.
     state
         State before; its memory is used again.
     """
-    denoiser, stamps, key = given
-    optimiser, noise = _optimiser(settings), settings.noise
+    denoiser, stamps, noise, key = given
 
     def objective(network, batch, key):
         return loss(eqx.tree_at(lambda d: d.network, denoiser, network), batch, noise, key)
 
     pick, turn, draw = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    chosen = jax.random.randint(pick, (settings.batch,), 0, len(stamps.images))
-    views = jax.random.split(turn, settings.batch)
+    chosen = jax.random.randint(pick, (schedule.batch,), 0, len(stamps.images))
+    views = jax.random.split(turn, schedule.batch)
     turned = jax.vmap(lambda image, key: View.random(key, len(image)).of(image))(stamps.images[chosen], views)
     batch = Stamps(turned, stamps.variance[chosen])
     (value, wiener), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(state.network, batch, draw)
-    updates, inner = optimiser.update(gradient, state.optimiser)
-    network = eqx.apply_updates(state.network, updates)
-    average = averaged(state, network, settings.decay)
-    return State(network, average, inner, state.step + 1), jnp.stack([value, wiener])
+    return state.moved(gradient, schedule), jnp.stack([value, wiener])
 
 
 @eqx.filter_jit
@@ -250,3 +194,6 @@ def validated(denoiser: Denoiser, stamps: Stamps, noise: Noise, key) -> np.ndarr
         part = jax.tree.map(lambda a, i=i: a[i : i + CHUNK], stamps)
         found.append(_losses(denoiser, part, noise, jax.random.fold_in(key, i)))
     return np.mean(np.asarray(found), axis=0)
+
+
+__all__ = ["Noise", "Stamps", "advanced", "loss", "measured_spectrum", "validated"]

@@ -150,8 +150,9 @@ class Denoiser(eqx.Module):
         filters = jnp.concatenate([whiten, filters[:1] / size, (filters[1:] - filters[:1]) / size])
         seen = jnp.fft.irfft2(filters * modes, s=x.shape).transpose(1, 2, 0).astype(jnp.float32)
         out = self._any_size(jnp.arcsinh(seen), level(noise, x.shape).astype(jnp.float32))
-        weights = shares(out[..., 1:])
-        residual = out[..., 0] + jnp.sum(weights * seen[..., 3:], axis=-1)
+        into, out_of = BESIDES
+        weights = shares(out[..., out_of:])
+        residual = out[..., 0] + jnp.sum(weights * seen[..., into:], axis=-1)
         heard = size * self.trust(x.shape, noise)
         return jnp.fft.irfft2(heard * jnp.fft.rfft2(residual.astype(x.dtype)), s=x.shape), weights
 

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from invprob.errors import InputError
-from invprob.learn.data import SHARES, asymmetries, training_data
+from invprob.learn.data import RARITIES, asymmetries, training_data
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
@@ -92,10 +92,10 @@ def test_asymmetry_of_stamps_with_noise(tmp_path):
     images = sources + sigma * np.random.default_rng(6).standard_normal(sources.shape)
     prior = trained_on(tmp_path / "noisy", images, sigma)
     table = prior.training.card["asymmetry"]
-    assert table["side"] == SIZE and table["share"] == list(SHARES)
+    assert table["side"] == SIZE and table["share"] == list(RARITIES)
     best = np.asarray([prior.denoise(jnp.asarray(image, jnp.float32), sigma) for image in images])
     written, like, noisy = (np.array(t["value"]) for t in (table, asymmetries(best), asymmetries(images)))
-    usual = np.isin(SHARES, (0.5, 0.2, 0.1, 0.05))
+    usual = np.isin(RARITIES, (0.5, 0.2, 0.1, 0.05))
     assert np.all(np.abs(written - like)[usual] < 0.5 * (noisy - like)[usual])
 
 

@@ -11,11 +11,12 @@ from invprob.cli import app
 from invprob.errors import InputError, UsageError
 from invprob.learn import encoder
 from invprob.learn import run as run_module
-from invprob.learn.data import SHARES
+from invprob.learn.data import RARITIES
 from invprob.learn.galaxies import Population
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
-from invprob.learn.training import Noise, Schedule, Stamps, advanced, first_state, loss, measured_spectrum
+from invprob.learn.steps import Schedule, State
+from invprob.learn.training import Noise, Stamps, advanced, loss, measured_spectrum
 from invprob.priors.denoiser import untrained
 from invprob.priors.generator import Generator
 from invprob.priors.stored import learned_prior, load_weights
@@ -58,9 +59,9 @@ def trained(stamps, steps=300):
     spectrum, mean = measured_spectrum(stamps)
     blank = untrained(jax.random.key(0), spectrum, mean, channels=(8, 16), blocks=1, embedding=16)
     schedule = Schedule(steps, batch=8, learning_rate=3e-3, decay=0.99)
-    state = first_state(blank, schedule)
+    state = State.first(blank.network, schedule)
     for _ in range(steps):
-        state, _ = advanced((blank, stamps, jax.random.key(1)), state, schedule)
+        state, _ = advanced((blank, stamps, Noise(), jax.random.key(1)), state, schedule)
     return eqx.tree_at(lambda d: d.network, blank, state.average), blank
 
 
@@ -128,7 +129,7 @@ def test_a_run_from_recipe_to_weights(recipe, tmp_path):
     assert about.hash == found.training.hash and about.pixel_scales == Population().pixel_scales
     assert 0.08 < about.target_fwhm < 0.13
     assert [int(step) for step, *_ in found.curve] == [8, 16, 24] and about.card["recipe"]["steps"] == 24
-    assert about.card["asymmetry"]["side"] == SIZE and len(about.card["asymmetry"]["value"]) == len(SHARES)
+    assert about.card["asymmetry"]["side"] == SIZE and len(about.card["asymmetry"]["value"]) == len(RARITIES)
     assert any("validation loss" in line for line in lines)
     assert not (tmp_path / "a.eqx.state").exists()
     assert jax.tree.structure(denoiser) == jax.tree.structure(found.model)
