@@ -91,8 +91,8 @@ def calibrate_configuration(
         raise UsageError(f"no control is called {control!r}; there are {', '.join(CONTROLS)}")
     if config.positive or config.prior == "points+starlet" or (config.sky == "fit" and config.prior != "gaussian"):
         raise UsageError(
-            "calibration draws truths from the prior: it takes the gaussian and log-normal fields, and sparse priors "
-            "of one image without --positive and --sky fit"
+            "calibration draws truths from the prior: it takes the gaussian and log-normal fields, learned priors, and "
+            "sparse ones of one image without --positive and --sky fit"
         )
     if config.samples_hyper:
         raise UsageError(

@@ -25,7 +25,7 @@ from invprob.pipeline.prior import choose_strength, listing
 from invprob.pipeline.stage import deconvolve
 from invprob.pipeline.stamps import deconvolve_many
 from invprob.posterior import Posterior
-from invprob.priors.denoiser import Spectrum, untrained
+from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import Training
 from invprob.priors.stored import SHIPPED, save_weights, weights_of
 from invprob.result import Samples
@@ -130,6 +130,22 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
     assert (found.std / std)[3:-3, 3:-3].mean() == pytest.approx(1, abs=0.06)
     assert found.cards["PRIORCAL"][0] == "not tested"
     assert found.evidence is not None and 0 < np.median(found.evidence) < 1
+    denoiser = load(weights)[0]
+    variance = float(mean_over_modes(denoiser.power(model.frame.shape), model.frame.shape))
+    np.testing.assert_allclose(found.evidence, np.clip(1 - np.asarray(found.std) ** 2 / variance, 0, 1), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_guards_go_with_it(weights):
+    """Half of the data predicts the other half, but for a trail that no PSF makes; and another prior differs."""
+    config = learned(weights, method="sample", num_samples=60, chains=2, fission_test=True, swap="gaussian")
+    trail = seen().data.copy()
+    trail[np.arange(18), np.arange(18)] += 60.0
+    usual, wrong = (deconvolve(obs, config) for obs in (seen(), replace(seen(), data=trail)))
+    assert usual.cards["FISSION"][0] > 0.01 > wrong.cards["FISSION"][0]
+    assert usual.cards["INRANGE"][0] and not wrong.cards["INRANGE"][0]
+    assert usual.swap is not None and usual.swap.shape == usual.image.shape
+    assert usual.cards["SWAPPRI"][0] == "gaussian" and usual.cards["SWAPMAX"][0] > 0
 
 
 def test_by_the_command(weights, tmp_path):
