@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from scipy import ndimage
 
 from invprob import priors
 from invprob.calibration import Calibration, Independent, PureDraw, Thinned, calibrate, image_summaries, prior_draws
+from invprob.calibration.draws import Sampler
 from invprob.config import Config
 from invprob.errors import UsageError
+from invprob.infer.mixing import bulk_ess
 from invprob.infer.sample import as_sampler
 from invprob.infer.samplers import AbstractIndependent, AbstractMarkov
 from invprob.observation import Observation
@@ -30,6 +33,8 @@ from invprob.psf import PSF
 
 ANCHOR = 100.0  # noise of a latent pixel: standard deviation of the Gaussian that makes a sparse prior proper
 NOISE_FACTOR, PSF_FACTOR = 1.3, 1.05
+LOOKED_AT = 200  # draws of one chain whose autocorrelation is measured ...
+CORRELATED = 2.0  # ... and its time in draws above which it is told; that of independent ones is below 1.7
 
 
 @dataclass(frozen=True)
@@ -117,20 +122,31 @@ def calibrate_configuration(
             truths = prior_draws(prior, jax.random.fold_in(key, 1), num_cases)
             post = Posterior(post.likelihood, prior)
         analysed = _analysed(observation, config, model, post, CONTROLS[control])
+        sampler, footprint = _drawn(config, analysed, thin), Footprint(model.cut, model.others is not None)
+        more = {}
+        if isinstance(sampler, Thinned):
+            time, name = autocorrelation(sampler, analysed, footprint, jax.random.fold_in(key, 2))
+            more = {"autocorrelation time in draws": round(time, 2)}
+            if time > CORRELATED:
+                listener.note(
+                    f"warning: draws of a chain that are {thin} steps apart are alike (of the image's own data the "
+                    f"{name} is correlated over {time:.1f} draws), so that their intervals are too narrow however good "
+                    f"the sampler: give --thin {math.ceil(thin * time)}"
+                )
         listener.note(f"drawing from {num_cases} posteriors")
         found = calibrate(
             post,
-            PureDraw(_drawn(config, analysed, thin)),
+            PureDraw(sampler),
             jax.random.fold_in(key, 0),
             truths=truths,
             analysed=analysed,
             summaries=image_summaries,
-            image_of=Footprint(model.cut, model.others is not None),
+            image_of=footprint,
             num_cases=num_cases,
             num_draws=num_draws,
             progress=listener.draw,
         )
-    settings = {**found.settings, "configuration": config.hash, "control": control, "prior": config.prior}
+    settings = {**found.settings, "configuration": config.hash, "control": control, "prior": config.prior, **more}
     return replace(found, settings=settings)
 
 
@@ -140,6 +156,23 @@ def _drawn(config: Config, post: Posterior, thin: int) -> Any:
         return Independent(sampler)
     assert isinstance(sampler, AbstractMarkov)
     return Thinned(sampler, thin)
+
+
+def autocorrelation(sampler: Sampler, post: Posterior, image_of: Footprint, key) -> tuple[float, str]:
+    """An autocorrelation time of the image's numbers, in draws of one chain, and which of them it is of.
+
+    It is the third longest, as a time of 200 draws has outliers and what is slow is seen in more numbers than two.
+    """
+
+    @eqx.filter_jit
+    def drawn(post, key):
+        draws = sampler(post, key, LOOKED_AT)
+        return jax.vmap(lambda x: image_summaries(image_of(x)))(draws)
+
+    numbers = {name: np.asarray(v) for name, v in drawn(post, key).items() if np.ndim(v) == 1}
+    times = LOOKED_AT / np.maximum(bulk_ess(np.stack(list(numbers.values()), axis=-1)[None]), 1.0)
+    slow = int(np.argsort(times)[-3])
+    return float(times[slow]), list(numbers)[slow]
 
 
 def _analysed(observation: Observation, config: Config, model: Model, post: Posterior, control: Control) -> Posterior:

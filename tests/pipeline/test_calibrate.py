@@ -4,6 +4,8 @@ import contextlib
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -11,9 +13,12 @@ from typer.testing import CliRunner
 
 from invprob.calibration import Calibration
 from invprob.cli import app
+from invprob.operators import Crop
+from invprob.pipeline.calibrate import CORRELATED, Footprint, autocorrelation
 from invprob.pipeline.run import replay
 
 from ..small import HAND_TOML, write_image
+from .test_learned import TRAINING, saved
 
 CONFIG = HAND_TOML + '[input]\nimage = "image.fits"\n'
 CASES = ["--cases", "100", "--draws", "39"]
@@ -68,6 +73,36 @@ def test_a_sparse_prior(place):
     (place / "c.toml").write_text('prior = "tv"\ndtype = "float32"\n[input]\nimage = "image.fits"\n')
     done = calibrate("-o", "card.json", "--quiet")
     assert done.exit_code == 0, done.stderr
+
+
+def test_draws_that_are_alike_are_noticed():
+    """Images of a first-order process, of the autocorrelation time (1 + r) / (1 - r); independent ones have one."""
+
+    def chain(r):
+        def draws(post, key, number):
+            def step(x, key):
+                x = r * x + np.sqrt(1 - r**2) * jax.random.normal(key, (8, 8))
+                return x, x
+
+            return jax.lax.scan(step, jnp.zeros((8, 8)), jax.random.split(key, number))[1]
+
+        return draws
+
+    whole = Footprint(Crop((8, 8), (slice(0, 8), slice(0, 8))), False)
+    times = {r: autocorrelation(chain(r), None, whole, jax.random.key(0))[0] for r in (0.0, 0.5, 0.9)}
+    assert times[0.0] < CORRELATED < times[0.5] < 6 and 10 < times[0.9] < 40
+
+
+@pytest.mark.slow
+def test_a_chain_that_is_too_short_says_so(place, tmp_path):
+    """A learned prior where the border has no data: the draws of a few sweeps are alike, and the fix is told."""
+    weights = saved(tmp_path, TRAINING)
+    (place / "c.toml").write_text(f'prior = "{weights}"\n[input]\nimage = "image.fits"\n')
+    few = ["calibrate", "c.toml", "--cases", "10", "--draws", "19"]
+    done = CliRunner().invoke(app, [*few, "--thin", "2", "-o", "card.json"])
+    assert "draws of a chain that are 2 steps apart are alike" in done.stderr and "give --thin" in done.stderr
+    card = Calibration.from_json((place / "card.json").read_text())
+    assert card.settings["autocorrelation time in draws"] > CORRELATED
 
 
 def refused(code, *options):
