@@ -29,7 +29,6 @@ from invprob.priors.learned import Training
 from invprob.priors.network import UNet
 from invprob.priors.stored import load_weights, save_weights, weights_of
 
-MEMORY = {"denoiser": 0.99, "generator": 0.999}  # of Adam's mean of squared gradients
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 
 
@@ -129,8 +128,8 @@ def train(
     return Trained(model, replace(about, hash=digest), tuple(curve))
 
 
-def _schedule(recipe: Recipe, kind: str) -> Schedule:
-    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay, MEMORY[kind])
+def _schedule(recipe: Recipe) -> Schedule:
+    return Schedule(recipe.steps, recipe.batch, recipe.learning_rate, recipe.decay)
 
 
 def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | None) -> Job:
@@ -139,7 +138,7 @@ def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | 
     blank = untrained(jax.random.key(recipe.seed), spectrum, mean, **architecture)
     if network is not None:
         blank = eqx.tree_at(lambda d: d.network, blank, network)
-    schedule, key = _schedule(recipe, "denoiser"), jax.random.key(recipe.seed + 1)
+    schedule, key = _schedule(recipe), jax.random.key(recipe.seed + 1)
     noise = Noise(recipe.white, recipe.depth)
 
     def model(state: Any) -> Denoiser:
@@ -177,7 +176,7 @@ def _generator_job(recipe: Recipe, stamps: Stamps, kept: Stamps) -> Job:
     assert recipe.generator is not None
     architecture = {"size": recipe.size, **recipe.generator.model_dump()}
     blank = encoder.Autoencoder(jax.random.key(recipe.seed), **architecture)
-    schedule, key = _schedule(recipe, "generator"), jax.random.key(recipe.seed + 1)
+    schedule, key = replace(_schedule(recipe), memory=0.999), jax.random.key(recipe.seed + 1)
 
     def look(state: Any) -> tuple[float, float]:
         return float(encoder.validated(state.average, kept.images, jax.random.key(recipe.seed + 2))), float("nan")

@@ -125,14 +125,10 @@ def calibrate_configuration(
         sampler, footprint = _drawn(config, analysed, thin), Footprint(model.cut, model.others is not None)
         more = {}
         if isinstance(sampler, Thinned):
-            time, name = autocorrelation(sampler, analysed, footprint, jax.random.fold_in(key, 2))
+            time, slow = autocorrelation(sampler, analysed, footprint, jax.random.fold_in(key, 2))
             more = {"autocorrelation time in draws": round(time, 2)}
             if time > CORRELATED:
-                listener.note(
-                    f"warning: draws of a chain that are {thin} steps apart are alike (of the image's own data the "
-                    f"{name} is correlated over {time:.1f} draws), so that their intervals are too narrow however good "
-                    f"the sampler: give --thin {math.ceil(thin * time)}"
-                )
+                listener.note(_alike(time, slow, thin))
         listener.note(f"drawing from {num_cases} posteriors")
         found = calibrate(
             post,
@@ -156,6 +152,14 @@ def _drawn(config: Config, post: Posterior, thin: int) -> Any:
         return Independent(sampler)
     assert isinstance(sampler, AbstractMarkov)
     return Thinned(sampler, thin)
+
+
+def _alike(time: float, name: str, thin: int) -> str:
+    return (
+        f"warning: draws of a chain that are {thin} steps apart are alike (of the image's own data the {name} is "
+        f"correlated over {time:.1f} draws), so that their intervals are too narrow however good the sampler: give "
+        f"--thin {math.ceil(thin * time)}"
+    )
 
 
 def autocorrelation(sampler: Sampler, post: Posterior, image_of: Footprint, key) -> tuple[float, str]:
