@@ -31,9 +31,11 @@ def train(
     settings = Recipe.from_toml(recipe)
     prepare_jax(many_threads=True)
     from invprob.learn.run import train as run
+    from invprob.pipeline.run import terminated_as_interrupted
 
     target = out if out is not None else Path(f"{settings.name}.eqx")
-    found = run(settings, target, overwrite=overwrite, note=(lambda text: None) if quiet else say)
+    with terminated_as_interrupted():
+        found = run(settings, target, overwrite=overwrite, note=(lambda text: None) if quiet else say)
     if not quiet:
         last = found.curve[-1]
         beside = f" where the Wiener filter has {last[2]:.4f}" if math.isfinite(last[2]) else ""

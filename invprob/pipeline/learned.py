@@ -162,7 +162,9 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | Generat
     _check_scale(frame, training, config)
     flux, known = _flux(frame, training, config)
     prior = as_prior(network, frame.shape, training, jnp.asarray(flux, model.dtype))
-    outside = tuple(_outside(model, training, flux))
+    outside = tuple(_too_bright(model, training, flux))
+    if isinstance(network, Denoiser):
+        outside = (*_other_noise(model, training, flux), *outside)
     cards: Cards = {
         "PRIORSHA": (training.hash, "SHA-256 of the learned prior's weights"),
         "PRIORCRD": (model_card(config.prior)["card sha256"], "SHA-256 of the learned prior's card"),
@@ -303,8 +305,8 @@ def _flux(frame: Frame, training: Training, config: Config) -> tuple[float, str]
     )
 
 
-def _outside(model: Model, training: Training, flux: float):
-    """In what an image is unlike the training set."""
+def _other_noise(model: Model, training: Training, flux: float):
+    """In what the noise and the PSF are unlike those that a denoiser was trained with."""
     noise = float(model.unit) * flux
     if not training.smallest <= noise <= training.largest:
         yield (
@@ -315,6 +317,10 @@ def _outside(model: Model, training: Training, flux: float):
         width = _fwhm(model.kernel)
         if width > training.widest:
             yield f"the PSF is {width:.0f} latent pixels wide, the prior was trained with at most {training.widest:.0f}"
+
+
+def _too_bright(model: Model, training: Training, flux: float):
+    """Whether an image is brighter than the training set."""
     brightest = _brightest(training)
     if brightest is not None and training.zeropoint is not None:
         total = model.mean_image() * np.prod([s.stop - s.start for s in model.frame.footprint]) * flux

@@ -19,7 +19,7 @@ from invprob.infer.find_map import find_map
 from invprob.infer.solvers import ConjugateGradient
 from invprob.io.readback import read_provenance
 from invprob.observation import Frame
-from invprob.pipeline.learned import calibration_of, load, model_card
+from invprob.pipeline.learned import _other_noise, calibration_of, load, model_card
 from invprob.pipeline.model import build_model, enclosing
 from invprob.pipeline.prior import choose_strength, listing
 from invprob.pipeline.stage import deconvolve
@@ -28,6 +28,7 @@ from invprob.posterior import Posterior
 from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import Training
 from invprob.priors.stored import SHIPPED, save_weights, weights_of
+from invprob.psf import PSF
 from invprob.result import Samples
 from tests.small import SHAPE, observation, write_image
 
@@ -209,6 +210,14 @@ def test_what_is_unlike_the_training_set_is_said(weights):
     assert not found.cards["INRANGE"][0]
     said = " ".join(str(value) for value, _ in found.cards.values())
     assert "the noise of a latent pixel" in said and "the brightest galaxies of the training set 15" in said
+
+
+def test_a_psf_that_is_wider_than_any_of_the_training_is_said(weights):
+    wide = replace(seen(), psf=PSF.gaussian(6.0, size=31))
+    for psf, inside in ((seen().psf, True), (wide.psf, False)):
+        training = replace(load(weights)[1], widest=4.0)
+        model = build_model(replace(seen(), psf=psf), learned(weights))
+        assert (not any("latent pixels wide" in line for line in _other_noise(model, training, 1.0))) == inside
 
 
 TABLE = {"side": 64, "share": [1.0, 0.1, 0.01], "value": [0.0, 0.1, 0.3]}
