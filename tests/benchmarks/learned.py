@@ -203,6 +203,13 @@ def blurred(prior: DenoiserPrior, key, side: int, snr: float, fwhm: float = 8.0)
     return Posterior(likelihoods.Gaussian(operator, data, noise), prior), np.asarray(truth)
 
 
+@jax.jit
+def flux_and_size(latents):
+    """Of images ``(chain, draw, y, x)``, along a last axis."""
+    found = jax.vmap(jax.vmap(image_summaries))(latents)
+    return jnp.stack([found["flux"], found["size"]], axis=-1)
+
+
 def speed(args: argparse.Namespace) -> None:
     """Effective samples an hour at 64 x 64 behind a PSF of 8 pixels."""
     prior = prior_of(args.prior, (64, 64))
@@ -215,8 +222,7 @@ def speed(args: argparse.Namespace) -> None:
         found = sample(post, jax.random.key(0), args.draws, Split(), num_chains=4)
         seconds = time.perf_counter() - begun
         draws = np.asarray(found.latents)
-        sizes = jax.vmap(jax.vmap(lambda image: image_summaries(image)["size"]))(found.latents)
-        flux, size = ess(np.stack([draws.sum((2, 3)), np.asarray(sizes)], axis=-1))
+        flux, size = ess(np.asarray(flux_and_size(found.latents)))
         pixels = ess(draws.reshape(*draws.shape[:2], -1)[..., ::7])
         rates = [f"{v * 3600 / seconds:.0f}" for v in (flux, size, np.median(pixels), pixels.min())]
         row(snr, args.draws, f"{found.quality.worst_rhat:.3f}", *rates, "; ".join(found.failures) or "passed")

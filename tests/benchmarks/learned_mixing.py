@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ground_sims import head, row
-from learned import blurred, prior_of
+from learned import blurred, flux_and_size, prior_of
 
-from invprob.calibration import image_summaries
 from invprob.infer.auxiliary import auxiliary
 from invprob.infer.mixing import bulk_ess
 from invprob.infer.sample import sample
@@ -97,10 +96,8 @@ def drawn(number: int) -> None:
     for snr, place in SAMPLED:
         found = sample(posterior(prior, snr, place), jax.random.key(0), number, Split(), num_chains=4)
         draws = np.asarray(found.latents)
-        sizes = jax.vmap(jax.vmap(lambda image: image_summaries(image)["size"]))(found.latents)
-        times = draws.shape[0] * draws.shape[1] / bulk_ess(draws)
-        of_all = draws.shape[0] * draws.shape[1] / bulk_ess(np.stack([draws.sum((2, 3)), np.asarray(sizes)], axis=-1))
-        times, data = times.reshape(SIDE, SIDE), seen(place) > 0
+        of_all = number / bulk_ess(np.asarray(flux_and_size(found.latents)))
+        times, data = number / bulk_ess(draws), seen(place) > 0
         cells = [f(times[where]) if where.any() else None for f in (np.median, np.max) for where in (data, ~data)]
         row(
             snr, place, *("" if v is None else f"{v:.2g}" for v in (*of_all, *cells)), f"{found.quality.worst_rhat:.3f}"
