@@ -1,7 +1,8 @@
 """invprob: Bayesian imaging inverse problems on JAX.
 
-``data = F(x) + noise``, ``p(x | data) ∝ p(data | F(x)) p(x)``. The names below follow that line. They are imported when
-they are first used, so that ``import invprob`` costs nothing.
+``data = F(x) + noise``, ``p(x | data) ∝ p(data | F(x)) p(x)``. The names below follow that line; all others are in the
+rooms of the package, such as `invprob.sampling`. They are imported when they are first used, so that ``import invprob``
+costs nothing.
 """
 
 from importlib import import_module
@@ -9,67 +10,73 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
+_ROOMS = (
+    "observation", "operators", "covariance", "likelihoods", "priors", "posterior", "optimize", "evidence", "sampling",
+    "variational", "diagnostics", "calibration", "results", "measure", "simulate", "testing",
+)  # fmt: skip
+_NAMES = {
     # observation
-    "Observation": "observation", "Frame": "observation", "PSF": "psf", "read_fits": "io.read",
-    "simulate_pair": "simulate",
+    "Observation": "observation", "Frame": "observation", "PSF": "observation", "read_fits": "io.read.read_fits",
     # model
-    "operators": "", "covariance": "", "Diagonal": "covariance", "Stationary": "covariance", "likelihoods": "",
-    "priors": "", "Posterior": "posterior", "Hierarchy": "posterior",
+    "Diagonal": "covariance", "Stationary": "covariance", "Posterior": "posterior", "Hierarchy": "posterior",
+    "field_hierarchy": "posterior",
     # inference
-    "infer": "", "find_map": "infer.find_map", "solve": "infer.find_map", "solve_many": "infer.find_map",
-    "field_hierarchy": "infer.hierarchies", "strength_hierarchy": "infer.hierarchies",
-    "with_noise_scale": "infer.hierarchies",
-    "with_psf_width": "infer.hierarchies",
-    "maximise_evidence": "infer.evidence", "log_evidence": "infer.evidence", "exact_draws": "infer.samplers.gaussian",
-    "in_white_coordinates": "infer.white",
-    "sample": "infer.sample", "Gate": "infer.diagnostics", "Quality": "infer.diagnostics",
-    "fit_variational": "infer.variational", "laplace": "infer.laplace", "compare": "infer.compare",
+    "find_map": "optimize.find_map", "maximise_evidence": "evidence.marginal", "sample": "sampling.sample",
+    "fit_variational": "variational.fit",
     # results and the one door
-    "Estimate": "result", "Samples": "result", "Status": "result", "Config": "config",
-    "deconvolve": "pipeline.stage", "deconvolve_many": "pipeline.stamps", "write_fits": "io.write",
-    "write_draws": "io.store", "read_draws": "io.store",
-    "plot_result": "plot", "measure_image": "measure", "measure_sources": "measure", "Measurement": "measurement",
-    "testing": "",
+    "Estimate": "results", "Samples": "results", "Status": "results", "Config": "config",
+    "deconvolve": "pipeline.deconvolve", "deconvolve_many": "pipeline.batch", "write_fits": "io.write",
+    "write_draws": "io.store", "read_draws": "io.store", "plot_result": "plot.result",
+    "measure_image": "measure", "measure_sources": "measure", "simulate_pair": "simulate",
 }  # fmt: skip
 
-__all__ = [*_WHERE, "__version__"]
+__all__ = [*_ROOMS, *_NAMES, "__version__"]
 
 if TYPE_CHECKING:
-    from invprob import covariance, infer, likelihoods, operators, priors, testing
+    from invprob import (
+        calibration,
+        covariance,
+        diagnostics,
+        evidence,
+        likelihoods,
+        measure,
+        observation,
+        operators,
+        optimize,
+        posterior,
+        priors,
+        results,
+        sampling,
+        simulate,
+        testing,
+        variational,
+    )
     from invprob.config import Config
     from invprob.covariance import Diagonal, Stationary
-    from invprob.infer.compare import compare
-    from invprob.infer.diagnostics import Gate, Quality
-    from invprob.infer.evidence import log_evidence, maximise_evidence
-    from invprob.infer.find_map import find_map, solve, solve_many
-    from invprob.infer.hierarchies import field_hierarchy, strength_hierarchy, with_noise_scale, with_psf_width
-    from invprob.infer.laplace import laplace
-    from invprob.infer.sample import sample
-    from invprob.infer.samplers.gaussian import exact_draws
-    from invprob.infer.variational import fit_variational
-    from invprob.infer.white import in_white_coordinates
-    from invprob.io.read import read_fits
+    from invprob.evidence.marginal import maximise_evidence
+    from invprob.io.read.read_fits import read_fits
     from invprob.io.store import read_draws, write_draws
     from invprob.io.write import write_fits
     from invprob.measure import measure_image, measure_sources
-    from invprob.measurement import Measurement
-    from invprob.observation import Frame, Observation
-    from invprob.pipeline.stage import deconvolve
-    from invprob.pipeline.stamps import deconvolve_many
-    from invprob.plot import plot_result
-    from invprob.posterior import Hierarchy, Posterior
-    from invprob.psf import PSF
-    from invprob.result import Estimate, Samples, Status
+    from invprob.observation import PSF, Frame, Observation
+    from invprob.optimize.find_map import find_map
+    from invprob.pipeline.batch import deconvolve_many
+    from invprob.pipeline.deconvolve import deconvolve
+    from invprob.plot.result import plot_result
+    from invprob.posterior import Hierarchy, Posterior, field_hierarchy
+    from invprob.results import Estimate, Samples, Status
+    from invprob.sampling.sample import sample
     from invprob.simulate import simulate_pair
+    from invprob.variational.fit import fit_variational
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name in _ROOMS:
+        value = import_module(f"invprob.{name}")
+    elif name in _NAMES:
+        value = getattr(import_module(f"invprob.{_NAMES[name]}"), name)
+    else:
         raise AttributeError(f"module 'invprob' has no attribute {name!r}")
-    where = _WHERE[name]
-    value = import_module(f"invprob.{where}") if where else import_module(f"invprob.{name}")
-    value = getattr(value, name) if where else value
     globals()[name] = value
     return value
 

@@ -18,7 +18,7 @@ from invprob.operators.base import AbstractLinearOperator, Structure, total, vdo
 from invprob.operators.convolve import CircularConvolve
 from invprob.operators.fourier import FourierSynthesis, half_shape, multiplicity
 from invprob.operators.pointwise import Multiply
-from invprob.operators.tree import Each
+from invprob.operators.pytree import Each
 
 
 def inexact(values) -> Array:

@@ -248,7 +248,7 @@ def on_the_footprint(deviation):
     return deviation[grid.footprint]
 
 
-parts, _ = ip.exact_draws(post, jax.random.key(0), 64, on_the_footprint)
+parts, _ = ip.sampling.exact_draws(post, jax.random.key(0), 64, on_the_footprint)
 samples = image + np.concatenate([np.asarray(part) for part in parts])
 std = samples.std(0)
 show(("one draw", 4 * samples[0]), ("another", 4 * samples[1]), ("mean of 64", 4 * samples.mean(0)))

@@ -17,9 +17,10 @@ import optax
 
 from invprob import covariance as cov
 from invprob import operators as op
+from invprob import optimize as solvers
 from invprob import priors
-from invprob.infer import samplers, solvers
-from invprob.infer.solvers import (
+from invprob import sampling as samplers
+from invprob.optimize.solvers import (
     ADMM,
     ConjugateGradient,
     NewtonCG,

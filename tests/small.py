@@ -6,8 +6,7 @@ import numpy as np
 from astropy.io import fits
 
 from invprob.config import Config
-from invprob.observation import Frame, Observation
-from invprob.psf import PSF
+from invprob.observation import PSF, Frame, Observation
 
 HAND = {"amplitude": 1e4, "scale": 0.04, "slope": 3.0}  # of the prior, so that no evidence is searched
 HAND_TOML = "".join(f"{name} = {value}\n" for name, value in HAND.items()) + "num_samples = 0\n"

@@ -7,8 +7,7 @@ import pytest
 from invprob import covariance as cov
 from invprob import operators as op
 from invprob.testing import check_covariance, no_retrace
-
-from .cases import COVARIANCES, SHAPE, VALID, diagonal, stationary
+from tests.cases import COVARIANCES, SHAPE, VALID, diagonal, stationary
 
 
 @pytest.mark.parametrize("name", COVARIANCES)

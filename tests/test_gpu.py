@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import invprob as ip
-from invprob.infer.solvers import ConjugateGradient
+from invprob.optimize.solvers import ConjugateGradient
 from tests.benchmarks.gpu import problem
 
 pytestmark = pytest.mark.gpu
@@ -31,7 +31,7 @@ def test_the_map_is_that_of_the_cpu(gpu):
 def test_stamps_under_vmap_are_those_alone(gpu):
     alone = [problem(108, i, gpu) for i in range(4)]
     posts = jax.tree.map(lambda *a: jnp.stack(a), *alone)
-    together = jax.jit(jax.vmap(lambda post: ip.solve(post, ConjugateGradient(rtol=1e-6)).x))(posts)
+    together = jax.jit(jax.vmap(lambda post: ip.optimize.solve(post, ConjugateGradient(rtol=1e-6)).x))(posts)
     for i, post in enumerate(alone):
         x = np.asarray(ip.find_map(post, rtol=1e-6).x)
         assert np.abs(np.asarray(together[i]) - x).max() < 1e-3 * np.abs(x).max()

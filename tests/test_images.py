@@ -7,11 +7,10 @@ import pytest
 from scipy.ndimage import maximum_filter
 
 from invprob.config import Config
-from invprob.io.read import read_fits
-from invprob.observation import Observation
-from invprob.pipeline.stage import deconvolve
-from invprob.psf import PSF
-from invprob.result import Estimate, Status
+from invprob.io.read.read_fits import read_fits
+from invprob.observation import PSF, Observation
+from invprob.pipeline.deconvolve import deconvolve
+from invprob.results import Estimate, Status
 
 SIDE, CENTRE, FWHM = 33, 16, 3.0
 WIDE = PSF.gaussian(FWHM, size=15)

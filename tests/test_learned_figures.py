@@ -12,10 +12,9 @@ import pytest
 
 import invprob
 from invprob.learn.galaxies import Population, stamps
-from invprob.priors.stored import learned_prior, weights_of
-
-from .benchmarks.ground_sims import Simulation
-from .test_figures import NAMES
+from invprob.priors.weights_file import learned_prior, weights_of
+from tests.benchmarks.ground_sims import Simulation
+from tests.plot.test_figures import NAMES
 
 HELD_BACK = 987_654  # seed of stamps that no recipe has
 

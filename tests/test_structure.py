@@ -8,8 +8,7 @@ import equinox as eqx
 import pytest
 
 import invprob
-
-from .cases import COVERAGE
+from tests.cases import COVERAGE
 
 SKIPPED = ("cli", "pipeline", "io", "plot")
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.config import Config
 from invprob.errors import UsageError
-from invprob.infer.named import known_priors, named_prior
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.prior import listing
-from invprob.pipeline.stage import deconvolve
-from invprob.result import Status
+from invprob.recipes.named import known_priors, named_prior
+from invprob.results import Status
+from tests.cli.test_cli import COMMAND, environment
 from tests.small import SHAPE, observation, write_image
-from tests.test_cli import COMMAND, environment
 
 MODULE = '''
 import equinox as eqx

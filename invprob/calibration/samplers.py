@@ -11,10 +11,10 @@ from jaxtyping import PyTree
 
 from invprob import likelihoods
 from invprob.covariance import Diagonal
-from invprob.infer.samplers import AbstractIndependent, AbstractMarkov, ScaleMixture
 from invprob.operators.base import Identity
 from invprob.posterior import Posterior
-from invprob.priors.base import HasLogProb
+from invprob.priors.capabilities import HasLogProb
+from invprob.sampling.samplers import AbstractIndependent, AbstractMarkov, ScaleMixture
 
 
 class Independent(eqx.Module):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from invprob.cli import calibrate, deconvolve, files, measure, priors, train
-from invprob.console import OneLineGroup
+from invprob.cli.console import OneLineGroup
 
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 unexpected; 2 usage; 3 replay differs; 64 no usable pixels; 65 bad input;

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from invprob.cli.common import Quiet, listener, prepare_jax
-from invprob.console import reported, say
+from invprob.cli.console import reported, say
 from invprob.errors import ExitCode, UsageError
 
 
@@ -46,7 +46,7 @@ def calibrate(
     for path in (out, *([] if plot is None else [plot])):
         check_writable(path, overwrite)
     if plot is not None:
-        from invprob.figures import picture_format
+        from invprob.plot.figures import picture_format
 
         picture_format(plot)  # before the work, not after it
     prepare_jax()
@@ -57,7 +57,7 @@ def calibrate(
     )
     found.write(out, overwrite)
     if plot is not None:
-        from invprob.calibration.picture import plot_calibration
+        from invprob.plot.calibration import plot_calibration
 
         plot_calibration(found, plot, overwrite=overwrite)
     if not quiet:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invprob.console import say
+from invprob.cli.console import say
 
 if TYPE_CHECKING:
-    from invprob.pipeline.listener import Listener
+    from invprob.progress import Listener
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No messages on stderr but errors.")]
 
@@ -37,7 +37,7 @@ def prepare_jax(many_threads: bool = False) -> None:
 
 def listener(quiet: bool) -> Listener:
     """What a run says on stderr: lines, and on a terminal each step and draw."""
-    from invprob.pipeline.listener import Listener
+    from invprob.progress import Listener
 
     if quiet:
         return Listener()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invprob.cli.common import Quiet, listener, prepare_jax
-from invprob.console import reported, say
+from invprob.cli.console import reported, say
 from invprob.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from invprob.result import Estimate
+    from invprob.results import Estimate
 
 
 @reported

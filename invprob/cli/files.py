@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from invprob.cli.common import Quiet, listener, prepare_jax
-from invprob.console import reported, say
+from invprob.cli.console import reported, say
 from invprob.errors import ExitCode
 
 
@@ -61,7 +61,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Make a pair of images of one sky: from the ground, and as Hubble would see it."""
-    from invprob.simulate import simulate_pair, write_pair
+    from invprob.simulate.pair import simulate_pair, write_pair
 
     given = {"size": size, "factor": factor, "seeing": seeing, "snr": snr}
     pair = simulate_pair(seed=seed, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]

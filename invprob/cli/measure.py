@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invprob.cli.common import Quiet
-from invprob.console import reported, say
+from invprob.cli.console import reported, say
 from invprob.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def measure(
     if pixel_scale is not None and not 0 < pixel_scale < math.inf:
         raise UsageError(f"--pixel-scale {pixel_scale:g}: a number of arcsec above 0 is needed")
     from invprob.cli import tables
-    from invprob.measure import measure_image, measure_sources, sources_table
-    from invprob.shapes import inside
+    from invprob.measure.measure import measure_image, measure_sources, sources_table
+    from invprob.measure.moments import inside
 
     if out is not None:
         tables.check_table(out, [file] if catalog is None else [file, str(catalog)], overwrite)

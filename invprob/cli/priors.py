@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from invprob.console import reported
+from invprob.cli.console import reported
 
 
 @reported
@@ -34,7 +34,7 @@ def list_priors(
 def _print_card(name: str, json: bool) -> None:
     from invprob.errors import UsageError
     from invprob.pipeline.learned import model_card
-    from invprob.priors.stored import SHIPPED, is_learned
+    from invprob.priors.weights_file import SHIPPED, is_learned
 
     if not is_learned(name):
         raise UsageError(f"{name!r} is no learned prior; there are {', '.join(SHIPPED)}, and files of invprob train")

@@ -20,12 +20,12 @@ from jaxtyping import Float
 
 from invprob.errors import InputError, UsageError
 from invprob.files import atomic_write
-from invprob.io import header as cards
-from invprob.io.cards import escape, unescape
-from invprob.io.hdus import sha256
+from invprob.io.read import header as cards
+from invprob.io.read.cards import escape, unescape
+from invprob.io.read.hdus import sha256
 from invprob.io.readback import read_images, read_provenance
 from invprob.io.write import check_output, package_version
-from invprob.measurement import Measurement
+from invprob.measure.measurement import Measurement
 from invprob.observation import InputFile
 
 FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits", ".fit": "fits"}

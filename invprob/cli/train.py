@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from invprob.cli.common import Quiet, prepare_jax
-from invprob.console import reported, say
+from invprob.cli.console import reported, say
 
 
 @reported

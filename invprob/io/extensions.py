@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from invprob.io.cards import put
+from invprob.io.read.cards import put
 from invprob.io.wcs import coordinates, refine_header
 from invprob.observation import Frame, Observation
-from invprob.result import Estimate, Samples
+from invprob.results import Estimate, Samples
 from invprob.units import is_surface_brightness
 
 

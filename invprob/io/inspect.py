@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from invprob.io import header as cards
-from invprob.io import noise
-from invprob.io.hdus import Library, Spec, image_shape, is_image
-from invprob.io.read import read_fits
-from invprob.observation import Observation
-from invprob.psf import PSF
+from invprob.io.read import header as cards
+from invprob.io.read import noise
+from invprob.io.read.hdus import Library, Spec, image_shape, is_image
+from invprob.io.read.read_fits import read_fits
+from invprob.observation import PSF, Observation
 
 
 def inspect_file(path: str | Path, **options: Any) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def inspect_file(path: str | Path, **options: Any) -> dict[str, Any]:
     Parameters
     ----------
     path, options
-        As `invprob.io.read.read_fits` takes them.
+        As `invprob.io.read.read_fits.read_fits` takes them.
 
     Returns
     -------
@@ -34,7 +33,7 @@ def inspect_file(path: str | Path, **options: Any) -> dict[str, Any]:
     Raises
     ------
     InputError, NoUsablePixelsError
-        As `invprob.io.read.read_fits` does.
+        As `invprob.io.read.read_fits.read_fits` does.
     """
     observation = read_fits(path, **options)
     with Library() as library:

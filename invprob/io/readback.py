@@ -12,7 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from invprob.errors import InputError
-from invprob.io.cards import unescape
+from invprob.io.read.cards import unescape
 from invprob.io.write import VERSION_KEYS
 from invprob.observation import InputFile
 

@@ -24,9 +24,9 @@ from invprob.files import atomic_directory, check_directory
 from invprob.io.extensions import grid_header
 from invprob.io.wcs import shift_header
 from invprob.io.write import VERSION_KEYS, config_hash, config_text, package_version
-from invprob.layout import Groups, Variable, facts, groups
 from invprob.observation import Frame, InputFile, Observation
-from invprob.result import Estimate, Samples
+from invprob.results import Estimate, Samples
+from invprob.results.inference_data import Groups, Variable, facts, groups
 
 CHUNK_BYTES = 2**20  # of draws in one file, or one draw where that is more
 PACKED = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())  # half a chunk may unpack by luck
@@ -56,11 +56,11 @@ def write_draws(
     | observed_data | ``data``, in the unit of the frame, NaN where no datum is valid |
     | constant_data | ``variance`` of the data, NaN where no datum is valid |
 
-    The names are those of `invprob.layout.groups`. The attributes of the store and of ``posterior`` say how the draws
-    were made: ``status`` with ``advice``, ``solver`` with ``reason``, ``gate`` (what failed, or "passed"), ``bias``,
-    ``thinning``, ``unit``, ``pixel_scale`` (arcsec per latent pixel), ``wcs`` (FITS cards of the grid of y and x), and
-    as JSON ``configuration`` with ``configuration_sha256``, ``inputs``, ``versions`` and ``cards``. The same result
-    gives the same bytes (no date).
+    The names are those of `invprob.results.inference_data.groups`. The attributes of the store and of ``posterior`` say
+    how the draws were made: ``status`` with ``advice``, ``solver`` with ``reason``, ``gate`` (what failed, or
+    "passed"), ``bias``, ``thinning``, ``unit``, ``pixel_scale`` (arcsec per latent pixel), ``wcs`` (FITS cards of the
+    grid of y and x), and as JSON ``configuration`` with ``configuration_sha256``, ``inputs``, ``versions`` and
+    ``cards``. The same result gives the same bytes (no date).
 
     Parameters
     ----------

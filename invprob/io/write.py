@@ -20,11 +20,11 @@ from astropy.io import fits
 
 from invprob.errors import OutputError
 from invprob.files import atomic_write, check_writable
-from invprob.io.cards import put
 from invprob.io.extensions import image_extensions
+from invprob.io.read.cards import put
 from invprob.io.wcs import is_coordinate
 from invprob.observation import Frame, InputFile, Observation
-from invprob.result import Estimate, Samples
+from invprob.results import Estimate, Samples
 
 Provenance = Mapping[str, tuple[Any, str]]
 

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from invprob.errors import InputError, UsageError
-from invprob.io.read import read_fits
+from invprob.io.read.read_fits import read_fits
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import FolderData, Recipe
 from invprob.learn.training import WHITE, WIDTH, Stamps
+from invprob.measure.moments import asymmetry, main_object
 from invprob.observation import Frame, Observation
 from invprob.priors.learned import Training
-from invprob.shapes import asymmetry, main_object
 
 NOISE = 3e-3  # standard deviation of a pixel of a stamp, in units of the network: an orbit of Hubble's, in electron/s
 LOOKED_AT = 2000  # stamps whose shapes are measured
@@ -84,7 +84,7 @@ def _simulated(recipe: Recipe, note: Callable[[str], object]) -> tuple[Stamps, S
 
 
 def asymmetries(images: Float[np.ndarray, "n side side"]) -> dict[str, Any]:
-    """How asymmetric the brightest objects of periodic stamps are (`invprob.shapes.asymmetry`).
+    """How asymmetric the brightest objects of periodic stamps are (`invprob.measure.moments.asymmetry`).
 
     Returns
     -------

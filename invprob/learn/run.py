@@ -17,17 +17,17 @@ from jaxtyping import Array
 
 from invprob.errors import UsageError
 from invprob.files import check_writable
-from invprob.infer.loop import Checkpoint
 from invprob.learn import encoder, training
 from invprob.learn.data import LOOKED_AT, asymmetries, training_data
 from invprob.learn.recipe import Recipe
 from invprob.learn.steps import Schedule, State
 from invprob.learn.training import Noise, Stamps, measured_spectrum
+from invprob.optimize.loop import Checkpoint
 from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
 from invprob.priors.network import UNet
-from invprob.priors.stored import load_weights, save_weights, weights_of
+from invprob.priors.weights_file import load_weights, save_weights, weights_of
 
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 

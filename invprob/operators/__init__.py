@@ -15,9 +15,9 @@ from invprob.operators.convolve import CircularConvolve, Convolve, Shift, split_
 from invprob.operators.fourier import FourierSynthesis, frequencies, half_shape, isometry
 from invprob.operators.function import Function, Jacobian
 from invprob.operators.pointwise import Fill, Multiply
+from invprob.operators.pytree import Each, Part, Stack, Sum, stack
 from invprob.operators.resample import PixelBin
 from invprob.operators.select import Crop, Pad, Select
-from invprob.operators.tree import Each, Part, Stack, Sum, stack
 
 __all__ = [
     "AbstractLinearOperator",

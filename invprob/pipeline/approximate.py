@@ -12,18 +12,18 @@ from jaxtyping import Array, PyTree
 
 from invprob.config import Config
 from invprob.errors import CapabilityError, UsageError
-from invprob.infer.laplace import Laplace, laplace, why_no_laplace
-from invprob.infer.variational import FAMILIES, as_family, fit_variational
-from invprob.infer.variational_base import Approximate
-from invprob.infer.variational_determinant import size_of
-from invprob.infer.variational_metric import MetricGaussian
+from invprob.evidence.laplace import Laplace, laplace, why_no_laplace
 from invprob.operators import Crop
 from invprob.operators.base import total
-from invprob.pipeline.listener import Listener
-from invprob.pipeline.model import Model
 from invprob.pipeline.prior import Cards, nominal
+from invprob.pipeline.problem import Model
 from invprob.posterior import Posterior
-from invprob.result import Samples, Status
+from invprob.progress import Listener
+from invprob.results import Samples, Status
+from invprob.variational.base import Approximate
+from invprob.variational.fit import FAMILIES, as_family, fit_variational
+from invprob.variational.lanczos import size_of
+from invprob.variational.metric_gaussian import MetricGaussian
 
 NUM_DRAWS = 1000  # where the configuration does not say
 # latent numbers; of a posterior that is not Gaussian one draw is a badly conditioned solve, at 3600 a good fraction of

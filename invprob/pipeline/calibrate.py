@@ -17,19 +17,18 @@ from invprob import priors
 from invprob.calibration import Calibration, Independent, PureDraw, Thinned, calibrate, image_summaries, prior_draws
 from invprob.calibration.draws import Sampler
 from invprob.config import Config
+from invprob.diagnostics.rank_statistics import bulk_ess
 from invprob.errors import UsageError
-from invprob.infer.mixing import bulk_ess
-from invprob.infer.sample import as_sampler
-from invprob.infer.samplers import AbstractIndependent, AbstractMarkov
-from invprob.observation import Observation
+from invprob.observation import PSF, Observation
 from invprob.operators import Crop
 from invprob.pipeline.check import check
-from invprob.pipeline.listener import SILENT, Listener
-from invprob.pipeline.model import Model, build_model
 from invprob.pipeline.prior import choose_strength
+from invprob.pipeline.problem import Model, build_model
 from invprob.pipeline.run import read
 from invprob.posterior import Posterior
-from invprob.psf import PSF
+from invprob.progress import SILENT, Listener
+from invprob.sampling.sample import as_sampler
+from invprob.sampling.samplers import AbstractIndependent, AbstractMarkov
 
 ANCHOR = 100.0  # noise of a latent pixel: standard deviation of the Gaussian that makes a sparse prior proper
 NOISE_FACTOR, PSF_FACTOR = 1.3, 1.05

@@ -5,16 +5,16 @@ from __future__ import annotations
 import equinox as eqx
 
 from invprob.config import Config
+from invprob.diagnostics.importance import MIN_WEIGHTS
 from invprob.errors import UsageError
-from invprob.infer.find_map import NAMES, as_solver
-from invprob.infer.named import FIELDS, known_priors
-from invprob.infer.psis import MIN_WEIGHTS
+from invprob.optimize.find_map import NAMES, as_solver
 from invprob.pipeline.approximate import check_approximation, check_family_name
 from invprob.pipeline.draws import check_sampler, check_sampler_name
 from invprob.pipeline.learned import check_learned
-from invprob.pipeline.model import Model
 from invprob.pipeline.prior import nominal
-from invprob.priors.stored import SHIPPED, is_learned
+from invprob.pipeline.problem import Model
+from invprob.priors.weights_file import SHIPPED, is_learned
+from invprob.recipes.named import FIELDS, known_priors
 
 CHAINS = ("sampler", "chains", "num_warmup")  # fields of chains alone
 SOLVE = ("solver", "rtol")  # fields of the search for the best image

@@ -12,17 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from invprob.config import Config
+from invprob.diagnostics.convergence import Quality
 from invprob.errors import CapabilityError, UsageError
-from invprob.infer.diagnostics import Quality
-from invprob.infer.predictive import predicted
-from invprob.infer.sample import SAMPLERS, as_sampler, sample
-from invprob.infer.samplers import AbstractMarkov
+from invprob.evidence.predictive import predicted
 from invprob.operators.base import total
-from invprob.pipeline.listener import Listener
-from invprob.pipeline.model import Model
 from invprob.pipeline.prior import Cards, nominal
+from invprob.pipeline.problem import Model
 from invprob.posterior import Hierarchy, Posterior
-from invprob.result import Samples
+from invprob.progress import Listener
+from invprob.results import Samples
+from invprob.sampling.sample import SAMPLERS, as_sampler, sample
+from invprob.sampling.samplers import AbstractMarkov
 
 SHOWN = 3  # reasons that are said; the header has all
 FEW = 100  # draws in the FITS file, where all are in a store: the error of an error is then 7 %

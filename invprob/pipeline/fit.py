@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from invprob.infer.fit import judge_fit
+from invprob.diagnostics.goodness_of_fit import judge_fit
 from invprob.observation import Observation
-from invprob.result import Estimate
+from invprob.results import Estimate
 
 Found = TypeVar("Found", bound=Estimate)
 

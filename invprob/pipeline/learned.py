@@ -15,13 +15,13 @@ from invprob.config import Config
 from invprob.errors import InputError, UsageError
 from invprob.observation import Frame
 from invprob.pipeline.fit import Found
-from invprob.pipeline.listener import SILENT, Listener
-from invprob.pipeline.model import Model
+from invprob.pipeline.problem import Model
 from invprob.priors.denoiser import Denoiser
 from invprob.priors.generator import Generator, GeneratorPrior
 from invprob.priors.learned import DenoiserPrior, Training
-from invprob.priors.stored import SHIPPED, as_prior, is_learned, load_weights, weights_of
-from invprob.result import Estimate
+from invprob.priors.weights_file import SHIPPED, as_prior, is_learned, load_weights, weights_of
+from invprob.progress import SILENT, Listener
+from invprob.results import Estimate
 
 MISFIT, LEAST = 0.01, 1e-300  # p of the residuals below which an image does not fit, and p is said to be zero
 RARE = 0.05  # part of the training set that is like an image, below which the image is unlike it
@@ -247,7 +247,7 @@ def _asymmetry(image: np.ndarray, table: dict[str, Any] | None) -> tuple[Cards, 
     """
     if not table:
         return {}, []
-    from invprob.shapes import asymmetry, main_object
+    from invprob.measure.moments import asymmetry, main_object
 
     seen = main_object(image, table["side"])
     if seen is None:

@@ -15,17 +15,17 @@ from invprob import priors
 from invprob.config import Config
 from invprob.covariance import Stationary
 from invprob.errors import CapabilityError, InputError, UsageError
-from invprob.infer.evidence import Evidence, maximise_evidence
-from invprob.infer.find_map import as_solver
-from invprob.infer.fission import RTOL, strength_by_fission
-from invprob.infer.hierarchies import field_hierarchy, strength_hierarchy, with_noise_scale, with_psf_width
-from invprob.infer.named import FIELDS, NamedPrior, known_priors, named_prior
+from invprob.evidence.fission import RTOL, strength_by_fission
+from invprob.evidence.marginal import Evidence, maximise_evidence
+from invprob.optimize.find_map import as_solver
 from invprob.pipeline.learned import learned_prior, warnings
-from invprob.pipeline.listener import SILENT, Listener
-from invprob.pipeline.model import Model
+from invprob.pipeline.problem import Model
 from invprob.posterior import Hierarchy, Posterior
-from invprob.priors.base import AbstractPrior
-from invprob.priors.stored import SHIPPED, is_learned
+from invprob.posterior.hierarchies import field_hierarchy, strength_hierarchy, with_noise_scale, with_psf_width
+from invprob.priors.capabilities import AbstractPrior
+from invprob.priors.weights_file import SHIPPED, is_learned
+from invprob.progress import SILENT, Listener
+from invprob.recipes.named import FIELDS, NamedPrior, known_priors, named_prior
 
 Cards = dict[str, tuple[Any, str]]
 

@@ -13,16 +13,16 @@ from typing import Any
 from invprob.config import Config, InputConfig
 from invprob.errors import InputError, OutputError, UsageError
 from invprob.files import check_writable
-from invprob.io.hdus import Spec, sha256
-from invprob.io.read import read_fits
+from invprob.io.read.hdus import Spec, sha256
+from invprob.io.read.read_fits import read_fits
 from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
 from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
+from invprob.pipeline.deconvolve import check, deconvolve
 from invprob.pipeline.draws import every_for_few, fewer
 from invprob.pipeline.learned import check_weights
-from invprob.pipeline.listener import SILENT, Listener
-from invprob.pipeline.stage import check, deconvolve
-from invprob.result import Estimate, Samples, Status
+from invprob.progress import SILENT, Listener
+from invprob.results import Estimate, Samples, Status
 
 REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions
 
@@ -110,14 +110,14 @@ def run(
     else:
         _write_both(result, observation, config, out, Path(draws_out), overwrite, calibrated, listener)
     if plot is not None:
-        from invprob.plot import plot_result
+        from invprob.plot.result import plot_result
 
         plot_result(result, observation, plot, overwrite=overwrite)
     return result, observation
 
 
 def _check_picture(plot: Path, out: Path, overwrite: bool) -> None:
-    from invprob.figures import picture_format
+    from invprob.plot.figures import picture_format
 
     picture_format(plot)
     check_writable(plot, overwrite)

@@ -1,7 +1,6 @@
 """Priors: what is known of the latent image before the data."""
 
-from invprob.priors.anchored import Anchored
-from invprob.priors.base import (
+from invprob.priors.capabilities import (
     AbstractPrior,
     HasColouredDenoiser,
     HasDenoiser,
@@ -22,6 +21,7 @@ from invprob.priors.learned import Blurred, DenoiserPrior
 from invprob.priors.lognormal import LogNormal
 from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
 from invprob.priors.product import Product
+from invprob.priors.regularized import Anchored
 from invprob.priors.sparse import Analysis, StarletSparsity, TotalVariation, WaveletSparsity
 from invprob.priors.tfp import FromTFP
 

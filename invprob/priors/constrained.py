@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from invprob.covariance import inexact
 from invprob.errors import CapabilityError
 from invprob.operators.base import Identity, Structure, precision_of, total
-from invprob.priors.base import AbstractPrior, HasLogProb, HasSeparableProx, HasTerms, capabilities
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasSeparableProx, HasTerms, capabilities
 
 
 class AbstractBounded(AbstractPrior):

@@ -13,7 +13,7 @@ from invprob.covariance import AbstractCovariance, Diagonal, Stationary
 from invprob.operators.base import AbstractOperator, Structure, precision_of, zeros
 from invprob.operators.fourier import frequencies
 from invprob.operators.function import Function
-from invprob.priors.base import HasLogProb, HasPrecision, HasProx, HasSample, HasTransform
+from invprob.priors.capabilities import HasLogProb, HasPrecision, HasProx, HasSample, HasTransform
 
 POWER_FLOOR = 1e-10  # of the amplitude; keeps the inverse finite where the law falls below rounding
 
@@ -132,7 +132,7 @@ class PowerLaw(eqx.Module):
 class GaussianField(AbstractGaussian):
     """A stationary isotropic Gaussian image with a `PowerLaw` spectrum and zero mean, on a periodic grid.
 
-    Its three parameters need not be guessed: `invprob.infer.evidence` finds those under which the data are most
+    Its three parameters need not be guessed: `invprob.evidence.marginal` finds those under which the data are most
     probable.
 
     Parameters

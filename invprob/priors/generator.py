@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from invprob.operators import Multiply, Pad
 from invprob.operators.base import AbstractOperator, Structure, compose
 from invprob.operators.function import Function
-from invprob.priors.base import HasSample, HasTransform
+from invprob.priors.capabilities import HasSample, HasTransform
 from invprob.priors.learned import Training
 from invprob.priors.network import Conv, Linear, to_pixels
 
@@ -156,7 +156,8 @@ class GeneratorPrior(HasTransform, HasSample):
     """Images that a generator makes of white noise, in the middle of a dark grid.
 
     Its images have as many degrees of freedom as the code has numbers, so that there is no density of the image; there
-    is one of the white noise, in which the best image, HMC, NUTS and flows run (`invprob.in_white_coordinates`).
+    is one of the white noise, in which the best image, HMC, NUTS and flows run
+    (`invprob.posterior.in_white_coordinates`).
     What the generator cannot make is not in the prior: look at the residuals.
 
     Parameters

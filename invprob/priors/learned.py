@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from invprob.covariance import Stationary
 from invprob.operators.base import Structure
 from invprob.operators.fourier import half_shape
-from invprob.priors.base import HasColouredDenoiser, HasSample, HasScore
+from invprob.priors.capabilities import HasColouredDenoiser, HasSample, HasScore
 from invprob.priors.denoiser import Denoiser
 from invprob.priors.diffusion import prior_draw, reverse
 from invprob.priors.gaussian import Gaussian

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractOperator, compose
 from invprob.operators.function import Function
-from invprob.priors.base import HasLogProb, HasSample, HasTransform
+from invprob.priors.capabilities import HasLogProb, HasSample, HasTransform
 from invprob.priors.gaussian import AbstractGaussian
 
 

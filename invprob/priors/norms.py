@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from invprob.covariance import inexact
 from invprob.operators.base import AbstractOperator, Structure
 from invprob.operators.function import Function
-from invprob.priors.base import HasLogProb, HasProx, HasSample, HasSeparableProx, HasTransform
+from invprob.priors.capabilities import HasLogProb, HasProx, HasSample, HasSeparableProx, HasTransform
 from invprob.priors.constrained import AbstractBounded
 
 

@@ -11,8 +11,8 @@ from invprob.covariance import Blocks
 from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractOperator, Identity, Structure, compose, total
 from invprob.operators.function import Function
-from invprob.operators.tree import Part
-from invprob.priors.base import AbstractPrior, HasLogProb, HasSample
+from invprob.operators.pytree import Part
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasSample
 from invprob.priors.gaussian import Gaussian
 
 

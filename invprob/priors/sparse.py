@@ -12,7 +12,7 @@ from invprob.covariance import inexact
 from invprob.errors import CapabilityError
 from invprob.operators.analysis import Gradient, Starlet, StarletDetails, Wavelet, starlet_norms
 from invprob.operators.base import AbstractLinearOperator
-from invprob.priors.base import HasLogProb, HasProx, HasTerms, capabilities
+from invprob.priors.capabilities import HasLogProb, HasProx, HasTerms, capabilities
 from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from invprob.covariance import Diagonal
 from invprob.operators.base import Structure
-from invprob.priors.base import HasLogProb, HasSample
+from invprob.priors.capabilities import HasLogProb, HasSample
 from invprob.priors.gaussian import Gaussian
 
 GRID = 256  # even, so that the mean itself is looked at

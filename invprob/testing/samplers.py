@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from invprob.infer.mixing import mean_ess
-from invprob.infer.sample import sample
-from invprob.infer.samplers.base import AbstractSampler
+from invprob.diagnostics.rank_statistics import mean_ess
 from invprob.posterior import Hierarchy, Posterior
-from invprob.result import Samples, Status
+from invprob.results import Samples, Status
+from invprob.sampling.sample import sample
+from invprob.sampling.samplers.base import AbstractSampler
 from invprob.testing.base import require
 from invprob.testing.solvers import dense_posterior, small_problem
 

@@ -13,13 +13,13 @@ from jaxtyping import Array, PyTree
 
 from invprob import likelihoods, priors
 from invprob.covariance import Diagonal, dense, dense_operator
-from invprob.infer.find_map import find_map, solve
-from invprob.infer.solvers import AbstractSolver
-from invprob.infer.solvers.base import DONE, NOT_FINITE, RUNNING
 from invprob.operators import Convolve
 from invprob.operators.base import Structure, precision_of, zeros
+from invprob.optimize.find_map import find_map, solve
+from invprob.optimize.solvers import AbstractSolver
+from invprob.optimize.solvers.base import DONE, NOT_FINITE, RUNNING
 from invprob.posterior import Posterior
-from invprob.result import Status
+from invprob.results import Status
 from invprob.testing.base import first, repeated, require
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from invprob.calibration import Calibration, PureDraw, calibrate
-from invprob.calibration.card import ALPHA
+from invprob.calibration.results import ALPHA
 from invprob.posterior import Posterior
 from tests.calibration.worlds import AMPLITUDE, FWHM, DenseDraws, prior_draws, signal_to_noise, world
 
@@ -74,7 +74,7 @@ def null(given: argparse.Namespace) -> None:
 
 def sparse(given: argparse.Namespace) -> None:
     """Sparse priors, truths drawn from the prior itself: what decides, for each prior and sampler."""
-    from invprob.infer.samplers import HMC, ScaleMixture
+    from invprob.sampling.samplers import HMC, ScaleMixture
     from tests.calibration.test_samplers import experiment
 
     head(

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import invprob as ip
-from invprob.infer.solvers import ConjugateGradient, TwoGrid
+from invprob.optimize.solvers import ConjugateGradient, TwoGrid
 
 REPEATS = 7
 
@@ -140,12 +140,12 @@ def stamps(options, evaluate, prototype) -> None:
 
     rates = {}
     for rtol in (1e-4, 7e-5):
-        solution = ip.solve_many(posts, rtol=rtol)
-        seconds = cpu(lambda rtol=rtol: np.asarray(ip.solve_many(posts, rtol=rtol).x))
+        solution = ip.optimize.solve_many(posts, rtol=rtol)
+        seconds = cpu(lambda rtol=rtol: np.asarray(ip.optimize.solve_many(posts, rtol=rtol).x))
         rates[rtol] = row(f"invprob `solve_many`, rtol {rtol:g}", solution.x, np.mean(solution.steps), seconds)
     plain = ConjugateGradient(rtol=7e-5)
-    solution = ip.solve_many(posts, plain)
-    seconds = cpu(lambda: np.asarray(ip.solve_many(posts, plain).x))
+    solution = ip.optimize.solve_many(posts, plain)
+    seconds = cpu(lambda: np.asarray(ip.optimize.solve_many(posts, plain).x))
     row("the same on one grid", solution.x, np.mean(solution.steps), seconds)
     for steps in (50, 70):
         images = np.array(prototype.solve_stamps(batches, steps))[:, 0]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import invprob as ip
-from invprob.infer.solvers import ConjugateGradient
+from invprob.optimize.solvers import ConjugateGradient
 
 
 def problem(side: int, seed: int, device) -> ip.Posterior:
@@ -68,8 +68,8 @@ def main() -> None:
         ms = 1e3 * seconds(lambda here=here: np.asarray(ip.find_map(here, rtol=1e-5).x))
         print(f"| {side} | {best.steps} | {away:.1e} | {ms:.1f} |", flush=True)
     posts = jax.tree.map(lambda *a: jnp.stack(a), *[problem(108, i, device) for i in range(options.stamps)])
-    one = seconds(lambda: np.asarray(ip.solve_many(posts, rtol=1e-4).x))
-    together = jax.jit(jax.vmap(lambda post: ip.solve(post, ConjugateGradient(rtol=1e-4)).x))
+    one = seconds(lambda: np.asarray(ip.optimize.solve_many(posts, rtol=1e-4).x))
+    together = jax.jit(jax.vmap(lambda post: ip.optimize.solve(post, ConjugateGradient(rtol=1e-4)).x))
     all_at_once = seconds(lambda: np.asarray(together(posts)))
     print(f"\nstamps a second: {options.stamps / one:.0f} one by one, {options.stamps / all_at_once:.0f} under vmap")
 

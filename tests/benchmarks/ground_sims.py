@@ -286,7 +286,7 @@ def whittle(simulations: Sequence[Simulation]) -> None:
     import jax
 
     import invprob as ip
-    from invprob.pipeline.model import build_model
+    from invprob.pipeline.problem import build_model
 
     head("file", "exact maximum", "exact evidence at Whittle's maximum less that")
     for simulation in simulations:
@@ -296,7 +296,7 @@ def whittle(simulations: Sequence[Simulation]) -> None:
             hierarchy = ip.field_hierarchy(model.likelihood, model.frame.shape)
             exact = ip.maximise_evidence(hierarchy).log_evidence
             rough = ip.maximise_evidence(hierarchy, exact_limit=0).theta
-            row(simulation.name, exact, ip.log_evidence(hierarchy.build(rough)) - exact)
+            row(simulation.name, exact, ip.evidence.log_evidence(hierarchy.build(rough)) - exact)
 
 
 def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draws: int, paired: bool) -> None:

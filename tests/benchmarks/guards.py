@@ -22,7 +22,7 @@ from ground_sims import head, row
 import invprob
 from invprob.learn.galaxies import Population, Simulator
 from invprob.pipeline.learned import MISFIT, compared
-from invprob.pipeline.model import build_model
+from invprob.pipeline.problem import build_model
 
 SIDE, PIXEL, REFINE, FWHM, SNR = 28, 0.1, 2, 0.5, 150.0
 MARGIN = 16  # latent pixels on a side that are cut off a scene, whose light may come round

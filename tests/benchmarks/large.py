@@ -27,8 +27,8 @@ import numpy as np
 from gaussian import posterior
 
 import invprob as ip
-from invprob.infer.samplers import exact_draws, exact_sampler
-from invprob.infer.samplers.gaussian import variance_along
+from invprob.sampling.samplers import exact_draws, exact_sampler
+from invprob.sampling.samplers.gaussian import variance_along
 
 PIXELS = 200
 CHECKED = 6  # of them, in float64

@@ -39,15 +39,15 @@ from learned_ground import ground, mask
 import invprob
 from invprob.calibration import PureDraw, Thinned, calibrate, image_summaries
 from invprob.covariance import Diagonal
-from invprob.infer.find_map import find_map
-from invprob.infer.sample import sample
-from invprob.infer.samplers import Split
 from invprob.learn.galaxies import Population, stamps
+from invprob.measure.moments import half_light_radius
 from invprob.operators.fourier import half_shape
+from invprob.optimize.find_map import find_map
 from invprob.pipeline.learned import load
 from invprob.posterior import Posterior
 from invprob.priors import DenoiserPrior
-from invprob.shapes import half_light_radius
+from invprob.sampling.sample import sample
+from invprob.sampling.samplers import Split
 
 LEVELS = (5e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 140.0)  # of white noise, in median peaks
 VIEWS = 16
@@ -213,7 +213,7 @@ def flux_and_size(latents):
 def speed(args: argparse.Namespace) -> None:
     """Effective samples an hour at 64 x 64 behind a PSF of 8 pixels."""
     prior = prior_of(args.prior, (64, 64))
-    from invprob.infer.mixing import bulk_ess as ess
+    from invprob.diagnostics.rank_statistics import bulk_ess as ess
 
     head("S/N", "draws", "R-hat", "ESS an hour, total flux", "size", "median pixel", "worst pixel", "gate")
     for snr in (20, 100, 500):

@@ -15,7 +15,7 @@ from ground_sims import DATA, Simulation, head, row
 from hubble import isophote, mask_bias, more_simulations, truth_noise
 
 import invprob
-from invprob.shapes import adaptive_ellipticity, centroid
+from invprob.measure.moments import adaptive_ellipticity, centroid
 
 OTHERS = (("gaussian", False), ("starlet", False), ("starlet", True), ("tv", True))
 ROUND = 8.0  # standard deviation of a round blob, latent pixels

@@ -21,12 +21,12 @@ import numpy as np
 from ground_sims import head, row
 from learned import blurred, flux_and_size, prior_of
 
-from invprob.infer.auxiliary import auxiliary
-from invprob.infer.mixing import bulk_ess
-from invprob.infer.sample import sample
-from invprob.infer.samplers import Split
+from invprob.diagnostics.rank_statistics import bulk_ess
 from invprob.operators import Multiply, compose
+from invprob.optimize.data_augmentation import auxiliary
 from invprob.posterior import Posterior
+from invprob.sampling.sample import sample
+from invprob.sampling.samplers import Split
 
 SIDE, BESIDE = 64, 4
 WHITE = 1.0  # of `Split.depth`: C changes by a factor of two only

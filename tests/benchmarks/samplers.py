@@ -28,7 +28,7 @@ import numpy as np
 from gaussian import peer, posterior
 
 import invprob as ip
-from invprob.infer.samplers import HMC, NUTS, Langevin, ScaleMixture, exact_sampler
+from invprob.sampling.samplers import HMC, NUTS, Langevin, ScaleMixture, exact_sampler
 
 ENOUGH = 400  # effective samples
 TV = 0.1  # strength of O2

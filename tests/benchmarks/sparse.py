@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import invprob as ip
-from invprob.infer import loop
-from invprob.infer.solvers import ADMM
-from invprob.infer.solvers.admm import ROUND
+from invprob.optimize import loop
+from invprob.optimize.solvers import ADMM
+from invprob.optimize.solvers.admm import ROUND
 
 REPEATS = 5
 NEVER = 1e-12  # a residual that float32 does not reach: the steps are what is asked for
@@ -185,13 +185,13 @@ def stamps(options, evaluate) -> None:
     """TV with positivity for the stamps of W2, one compiled batch, each with its own PSF and its own stop."""
     problems = evaluate.load_stamps(options.stamps, options.arrays)
     posts = jax.tree.map(lambda *a: jnp.stack(a), *[posterior(p, "O2", evaluate) for p in problems])
-    exact = ip.solve_many(posts, ADMM(rtol=2e-6), max_steps=20_000)
+    exact = ip.optimize.solve_many(posts, ADMM(rtol=2e-6), max_steps=20_000)
     best = np.array([evaluate.f2(p, x) for p, x in zip(problems, np.asarray(exact.x, float), strict=True)])
     print("\n| run | mean steps | median gap | largest gap | stamps/s |\n|---|---|---|---|---|")
     for rtol in (3e-3, 1e-3, 3e-4):
         solver = ADMM(rtol=rtol)
-        solution = ip.solve_many(posts, solver)
-        seconds = cpu(lambda solver=solver: np.asarray(ip.solve_many(posts, solver).x))
+        solution = ip.optimize.solve_many(posts, solver)
+        seconds = cpu(lambda solver=solver: np.asarray(ip.optimize.solve_many(posts, solver).x))
         values = np.array([evaluate.f2(p, x) for p, x in zip(problems, np.asarray(solution.x, float), strict=True)])
         gaps = (values - best) / best
         cells = [

@@ -84,7 +84,9 @@ def record(folder: Path) -> None:
     """Make all runs in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    shown = subprocess.run([sys.executable, "-m", "invprob.cli", "deconvolve", "--help"], capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "invprob.cli", "deconvolve", "--help"], capture_output=True, text=True
+    )
     older = "--num-chains" not in shown.stdout
     _command("simulate", "-o", ".", "--seed", "3", "--size", "24", "--overwrite", older=older)
     mask = np.zeros((24, 24), np.int16)
@@ -96,7 +98,9 @@ def record(folder: Path) -> None:
     print("stamps", flush=True)
     subprocess.run([sys.executable, "-c", STAMPS, PAIR], check=True, capture_output=True)
     print("measured", flush=True)
-    _command("measure", "gaussian, sky, draws.fits", "--radius", "5", "-o", "measured.ecsv", "--overwrite", older=older)
+    _command(
+        "measure", "gaussian, sky, draws.fits", "--radius", "5pix", "-o", "measured.ecsv", "--overwrite", older=older
+    )
     print("calibrated", flush=True)
     Path("calibrated.toml").write_text(CALIBRATED)
     _command("calibrate", "calibrated.toml", "--cases", "20", "--draws", "19", "-o", "calibrated.json", "--overwrite",

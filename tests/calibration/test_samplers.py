@@ -8,10 +8,9 @@ import pytest
 
 from invprob import priors
 from invprob.calibration import Independent, PureDraw, Thinned, calibrate, prior_draws
-from invprob.infer.samplers import HMC, Perturbed, ScaleMixture
 from invprob.posterior import Posterior
-
-from .worlds import world
+from invprob.sampling.samplers import HMC, Perturbed, ScaleMixture
+from tests.calibration.worlds import world
 
 STD = 3.0  # of the anchor, many times that of the noise
 

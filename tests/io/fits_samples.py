@@ -3,7 +3,7 @@
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from invprob.psf import PSF
+from invprob.observation import PSF
 
 SHAPE = (24, 30)
 SIGMA = 0.5

@@ -7,7 +7,7 @@ from astropy.io import fits
 
 from invprob.io.write import write_fits
 from invprob.observation import Frame, InputFile, Observation
-from invprob.result import Estimate, Status
+from invprob.results import Estimate, Status
 
 CONFIG = {"refine": 2, "prior": {"name": "gaussian", "strength": 1e-3}, "note": "it's 'α' & / \\ 'x' " * 12}
 HEADER = """OBJECT  = 'M 13'               / what was observed

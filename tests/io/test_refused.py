@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 from astropy.io import fits
-from fits_samples import SHAPE, SIGMA, write
 
 from invprob.errors import InputError, NoUsablePixelsError, UsageError
-from invprob.io.hdus import MAX_PIXELS, Spec
-from invprob.io.read import read_fits
+from invprob.io.read.hdus import MAX_PIXELS, Spec
+from invprob.io.read.read_fits import read_fits
+from tests.io.fits_samples import SHAPE, SIGMA, write
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 import xarray
 from astropy.io import fits
 from astropy.wcs import WCS
-from result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
 from invprob.errors import InputError, OutputError
 from invprob.io import store
 from invprob.io.readback import read_provenance
 from invprob.io.store import read_draws, write_draws
 from invprob.observation import Frame
-from invprob.result import Samples, Status
+from invprob.results import Samples, Status
+from tests.io.result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
 FINE = (12, 16)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_samples import estimate, observation
 
 from invprob import files
 from invprob.errors import ExitCode, OutputError, UsageError
@@ -15,7 +14,8 @@ from invprob.files import atomic_directory
 from invprob.io import store
 from invprob.io.store import read_draws, write_draws
 from invprob.observation import InputFile
-from invprob.result import Samples
+from invprob.results import Samples
+from tests.io.result_samples import estimate, observation
 
 
 def samples(obs, seed=0, **more):

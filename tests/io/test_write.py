@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
 from invprob.errors import InputError
-from invprob.io.cards import escape, unescape
+from invprob.io.read.cards import escape, unescape
 from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
 from invprob.io.write import config_hash, config_text, write_fits
 from invprob.observation import Frame
-from invprob.result import Estimate, Samples, Status
+from invprob.results import Estimate, Samples, Status
 from invprob.units import is_surface_brightness
+from tests.io.result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from result_samples import estimate, observation, quiet
 
 from invprob.errors import ExitCode, OutputError
 from invprob.files import atomic_write
@@ -16,6 +15,7 @@ from invprob.io import write
 from invprob.io.readback import read_images
 from invprob.io.write import write_fits
 from invprob.observation import InputFile
+from tests.io.result_samples import estimate, observation, quiet
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from invprob.learn.data import RARITIES, asymmetries, training_data
 from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
-from invprob.priors.stored import learned_prior, load_weights, weights_of
-from invprob.shapes import asymmetry, main_object
-
-from .test_training import RECIPE, SIZE, blobs
+from invprob.measure.moments import asymmetry, main_object
+from invprob.priors.weights_file import learned_prior, load_weights, weights_of
+from tests.learn.test_training import RECIPE, SIZE, blobs
 
 
 def test_a_folder_without_stamps(tmp_path):

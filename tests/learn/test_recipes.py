@@ -3,7 +3,7 @@
 import json
 
 from invprob.learn.recipe import Recipe
-from invprob.priors.stored import load_weights, weights_of
+from invprob.priors.weights_file import load_weights, weights_of
 
 WEIGHTS = weights_of("galaxies").parent
 """The folder of the weights that are shipped."""

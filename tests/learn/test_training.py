@@ -19,9 +19,8 @@ from invprob.learn.steps import Schedule, State
 from invprob.learn.training import Noise, Stamps, advanced, loss, measured_spectrum
 from invprob.priors.denoiser import untrained
 from invprob.priors.generator import Generator
-from invprob.priors.stored import learned_prior, load_weights
-
-from ..priors.test_learned import SMALL
+from invprob.priors.weights_file import learned_prior, load_weights
+from tests.priors.test_learned import SMALL
 
 SIZE = 16
 RECIPE = """

@@ -9,8 +9,7 @@ import scipy.stats
 from invprob import likelihoods, operators
 from invprob.covariance import Diagonal, Stationary, dense_operator
 from invprob.likelihoods.tfp import distribution
-
-from ..cases import SHAPE, convolve, fresh, saturation, spectrum
+from tests.cases import SHAPE, convolve, fresh, saturation, spectrum
 
 OUT = (4, 5)
 VALID = np.random.default_rng(1).random(OUT) > 0.3

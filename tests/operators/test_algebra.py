@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from invprob import operators as op
-
-from ..cases import SHAPE, VALID, convolve, fresh, image_and_sky, saturation, transfer
+from tests.cases import SHAPE, VALID, convolve, fresh, image_and_sky, saturation, transfer
 
 
 def test_pixel_bin_sums_blocks():

@@ -9,8 +9,7 @@ import scipy.ndimage
 
 from invprob import operators as op
 from invprob.covariance import dense_operator
-
-from ..cases import OPERATORS, SHAPE, fresh
+from tests.cases import OPERATORS, SHAPE, fresh
 
 
 def reference_details(x, scales, mode):

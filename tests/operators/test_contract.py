@@ -8,8 +8,7 @@ import pytest
 from invprob import operators as op
 from invprob.operators import AbstractLinearOperator, Structure
 from invprob.testing import check_operator, no_retrace
-
-from ..cases import OPERATORS, SHAPE, convolve, fresh
+from tests.cases import OPERATORS, SHAPE, convolve, fresh
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -6,8 +6,7 @@ import pytest
 import scipy.signal
 
 from invprob import operators as op
-
-from ..cases import fresh, kernel
+from tests.cases import fresh, kernel
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 7)])

@@ -9,17 +9,16 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.config import Config
 from invprob.errors import UsageError
-from invprob.infer.variational_base import Variational
-from invprob.observation import Observation
+from invprob.observation import PSF, Observation
+from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.calibrate import calibrate_configuration
-from invprob.pipeline.model import build_model
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.prior import choose_strength
+from invprob.pipeline.problem import build_model
 from invprob.pipeline.run import replay, run
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
-from invprob.psf import PSF
-from invprob.result import Samples, Status
+from invprob.results import Samples, Status
 from invprob.testing import dense_posterior
+from invprob.variational.base import Variational
 from tests.small import psf_image, settings, write_image
 
 SHAPE = (10, 11)

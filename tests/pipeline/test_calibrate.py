@@ -16,9 +16,8 @@ from invprob.cli import app
 from invprob.operators import Crop
 from invprob.pipeline.calibrate import CORRELATED, Footprint, autocorrelation
 from invprob.pipeline.run import replay
-
-from ..small import HAND_TOML, write_image
-from .test_learned import TRAINING, saved
+from tests.pipeline.test_learned import TRAINING, saved
+from tests.small import HAND_TOML, write_image
 
 CONFIG = HAND_TOML + '[input]\nimage = "image.fits"\n'
 CASES = ["--cases", "100", "--draws", "39"]

@@ -6,14 +6,12 @@ from astropy.io import fits
 
 from invprob.config import Config
 from invprob.errors import UsageError
-from invprob.observation import Observation
+from invprob.observation import PSF, Observation
+from invprob.pipeline.batch import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.run import replay, run
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
-from invprob.psf import PSF
-from invprob.result import Samples, Status
-
-from ..small import psf_image, write_image
+from invprob.results import Samples, Status
+from tests.small import psf_image, write_image
 
 SHAPE = (10, 11)
 SIGMA = 0.5

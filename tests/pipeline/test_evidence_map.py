@@ -11,14 +11,13 @@ from invprob import write_fits
 from invprob.config import Config
 from invprob.covariance import dense
 from invprob.errors import OutputError
-from invprob.observation import Observation
+from invprob.observation import PSF, Observation
 from invprob.operators import Starlet
-from invprob.pipeline.kept import planes, starlet_of
-from invprob.pipeline.model import build_model
+from invprob.pipeline.batch import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
+from invprob.pipeline.exact import planes, starlet_of
 from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
-from invprob.psf import PSF
+from invprob.pipeline.problem import build_model
 from invprob.testing import dense_posterior
 from tests.small import psf_image
 

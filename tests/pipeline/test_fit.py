@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from invprob.covariance import dense, dense_operator
-from invprob.infer.sample import sample
-from invprob.infer.samplers import Perturbed
+from invprob.pipeline.batch import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.draws import fit_trace
 from invprob.pipeline.fit import with_fit
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
+from invprob.sampling.sample import sample
+from invprob.sampling.samplers import Perturbed
 from invprob.testing import small_problem
 from tests.small import observation, settings
 

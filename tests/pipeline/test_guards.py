@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.config import Config
 from invprob.errors import UsageError
+from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.check import swapped
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
 from tests.small import observation, settings, write_image
 
 DRAWN = {"method": "sample", "num_samples": 50, "fission_test": True}
@@ -49,7 +49,7 @@ def test_the_difference_of_two_priors(tmp_path):
         swap, header = file["SWAP"].data, file[0].header
         one = file["SCI"].data
     config = Config.make(prior="starlet", swap="gaussian")
-    from invprob.io.read import read_fits
+    from invprob.io.read.read_fits import read_fits
 
     other = deconvolve(read_fits(image), swapped(config))
     np.testing.assert_allclose(swap, (one - other.image) / other.std, rtol=1e-3, atol=1e-3)

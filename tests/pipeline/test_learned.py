@@ -15,24 +15,22 @@ from invprob.cli import app
 from invprob.config import Config
 from invprob.covariance import dense_operator
 from invprob.errors import InputError, UsageError
-from invprob.infer.find_map import find_map
-from invprob.infer.solvers import ConjugateGradient
 from invprob.io.readback import read_provenance
-from invprob.observation import Frame
+from invprob.observation import PSF, Frame
+from invprob.optimize.find_map import find_map
+from invprob.optimize.solvers import ConjugateGradient
+from invprob.pipeline.batch import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.learned import _other_noise, calibration_of, load, model_card
-from invprob.pipeline.model import build_model, enclosing
 from invprob.pipeline.prior import choose_strength, listing
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
+from invprob.pipeline.problem import build_model, enclosing
 from invprob.posterior import Posterior
 from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import Training
-from invprob.priors.stored import SHIPPED, save_weights, weights_of
-from invprob.psf import PSF
-from invprob.result import Samples
+from invprob.priors.weights_file import SHIPPED, save_weights, weights_of
+from invprob.results import Samples
+from tests.priors.test_learned import SMALL
 from tests.small import SHAPE, observation, write_image
-
-from ..priors.test_learned import SMALL
 
 TRAINING = Training("small", (0.18, 0.22), 0.3, "electron/s", 25.0, card={"simulated": {"brightest": 15.0}})
 
@@ -290,7 +288,7 @@ def test_the_shipped_ones_can_be_read(name):
 
 
 def test_a_zero_point_is_read_from_unit_and_header(tmp_path):
-    from invprob.io.read import read_fits
+    from invprob.io.read.read_fits import read_fits
 
     path = write_image(tmp_path / "a.fits", unit="nJy")
     assert read_fits(path).frame.zeropoint == pytest.approx(31.4, abs=0.01)

@@ -9,16 +9,15 @@ import pytest
 from astropy.io import fits
 
 from invprob.config import Config
-from invprob.infer.fission import strength_by_fission
-from invprob.infer.named import BUILT_IN
+from invprob.evidence.fission import strength_by_fission
 from invprob.io.readback import read_images
 from invprob.observation import Observation
+from invprob.pipeline.batch import deconvolve_many
+from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.run import replay, run
-from invprob.pipeline.stage import deconvolve
-from invprob.pipeline.stamps import deconvolve_many
-from invprob.result import Estimate, Status
-
-from ..small import HAND, SHAPE, SIGMA, observation, scene, write_image
+from invprob.recipes.named import BUILT_IN
+from invprob.results import Estimate, Status
+from tests.small import HAND, SHAPE, SIGMA, observation, scene, write_image
 
 FLUX = scene(sigma=0.0).sum()
 SLOW = {"wavelet": {"rtol": 1e-3}}  # what a solver does not reach in the steps that it has by default

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.errors import InputError, OutputError
 from invprob.io.readback import read_images, same_bytes
-from invprob.pipeline.listener import Listener
 from invprob.pipeline.run import Interrupted, replay, run
+from invprob.progress import Listener
 from tests.small import scene, settings, write_image
 
 
@@ -94,7 +94,7 @@ def test_an_unwritable_picture_leaves_the_image(image, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OutputError("no room")
 
-    monkeypatch.setattr("invprob.plot.plot_result", fail)
+    monkeypatch.setattr("invprob.plot.result.plot_result", fail)
     with pytest.raises(OutputError):
         run(settings(input={"image": str(image)}), tmp_path / "out.fits", plot=tmp_path / "out.png")
     assert (tmp_path / "out.fits").exists() and not (tmp_path / "out.png").exists()

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 from invprob.cli import app
 from invprob.config import Config
 from invprob.errors import OutputError
-from invprob.io.read import read_fits
+from invprob.io.read.read_fits import read_fits
 from invprob.io.readback import read_images
 from invprob.io.store import read_draws
 from invprob.pipeline import draws as draws_module
 from invprob.pipeline.draws import every_for_few, fewer
-from invprob.pipeline.listener import Listener
 from invprob.pipeline.run import Interrupted, replay, run
-from invprob.result import Samples, Status
+from invprob.progress import Listener
+from invprob.results import Samples, Status
 from tests.small import HAND, HAND_TOML, write_image
 
 CHAINS = Config.make(

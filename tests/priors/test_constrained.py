@@ -8,8 +8,7 @@ import pytest
 from invprob import operators as op
 from invprob import priors
 from invprob.errors import CapabilityError
-
-from ..cases import SHAPE, field, fresh, mixture
+from tests.cases import SHAPE, field, fresh, mixture
 
 
 def test_nothing_is_probable_outside():

@@ -8,8 +8,7 @@ from jaxtyping import Array
 from invprob import priors
 from invprob.operators import Structure
 from invprob.testing import check_prior, no_retrace
-
-from ..cases import PRIORS
+from tests.cases import PRIORS
 
 
 @pytest.mark.parametrize("name", PRIORS)

@@ -8,12 +8,11 @@ import scipy.stats
 
 from invprob import covariance as cov
 from invprob import likelihoods, operators, priors
-from invprob.infer.find_map import find_map
+from invprob.optimize.find_map import find_map
 from invprob.posterior import Posterior
 from invprob.testing import dense_posterior
-
-from ..cases import SHAPE, field, fresh, mixture
-from ..infer.problems import largest_error, masked_problem
+from tests.cases import SHAPE, field, fresh, mixture
+from tests.problems import largest_error, masked_problem
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (6, 6), (5, 1)])

@@ -8,8 +8,7 @@ import pytest
 
 from invprob.priors import GeneratorPrior
 from invprob.priors.generator import Coupling, Generator
-
-from ..cases import generator
+from tests.cases import generator
 
 SMALL = {"size": 16, "code": 5, "channels": 8, "couplings": 3, "hidden": 6, "softness": 0.1}
 

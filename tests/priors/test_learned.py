@@ -9,7 +9,7 @@ import pytest
 from invprob.operators.fourier import frequencies, half_shape
 from invprob.priors.denoiser import SHARES, Denoiser, Estimate, Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import DenoiserPrior, Training
-from invprob.priors.stored import learned_prior, weights_of
+from invprob.priors.weights_file import learned_prior, weights_of
 
 SHAPE = (12, 15)
 SMALL = {"channels": (4, 6), "blocks": 1, "embedding": 8}

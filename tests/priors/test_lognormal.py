@@ -9,8 +9,7 @@ import scipy.stats
 from invprob import covariance as cov
 from invprob import priors
 from invprob.errors import CapabilityError
-
-from ..cases import SHAPE, field, fresh
+from tests.cases import SHAPE, field, fresh
 
 
 def test_independent_pixels_are_those_of_scipy():

@@ -10,9 +10,8 @@ from invprob import operators as op
 from invprob import priors
 from invprob.errors import CapabilityError
 from invprob.testing import check_prior
-
-from ..cases import SHAPE, field, fresh, mixture
-from ..operators.test_analysis import reference_details
+from tests.cases import SHAPE, field, fresh, mixture
+from tests.operators.test_analysis import reference_details
 
 
 def test_laplace_and_exponential_are_those_of_scipy():

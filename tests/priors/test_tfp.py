@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from invprob import likelihoods, operators, priors
-from invprob.infer.find_map import find_map
+from invprob.optimize.find_map import find_map
 from invprob.posterior import Posterior
-
-from ..cases import mixture
+from tests.cases import mixture
 
 GRID = np.linspace(-8, 8, 160001)
 

@@ -1,1 +1,0 @@
-"""Inference: the most probable image, draws of the posterior, and the evidence."""

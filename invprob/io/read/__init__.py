@@ -1,0 +1,1 @@
+"""Observations from FITS files as astronomers have them."""

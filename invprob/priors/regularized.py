@@ -1,0 +1,73 @@
+"""A prior made proper by a wide Gaussian on every number."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from invprob.covariance import Diagonal, inexact
+from invprob.errors import CapabilityError
+from invprob.operators.base import Identity
+from invprob.priors.capabilities import HasLogProb, HasTerms, capabilities
+from invprob.priors.gaussian import Gaussian
+
+
+class Anchored(HasLogProb, HasTerms):
+    """``p(x) ∝ prior(x) N(x; 0, std^2 I)``: a density of its own, with an integral whatever the prior leaves free.
+
+    Total variation leaves constants free and the starlet its coarse scale, so that they have no draws. With this wide
+    Gaussian, which is part of the prior and not of a sampler, they have, and a sampler can be calibrated on them.
+
+    Parameters
+    ----------
+    prior
+        Prior of one array with a log-density and terms.
+    std
+        Standard deviation of the Gaussian, in the unit of x: wide beside what the data say.
+    """
+
+    prior: HasLogProb
+    std: Float[Array, ""]
+    normalized: ClassVar[bool] = False
+
+    def __init__(self, prior: HasLogProb, std: Float[Array, ""] | float):
+        self.prior, self.std = prior, inexact(std)
+
+    def __check_init__(self):
+        if not isinstance(self.prior, HasLogProb) or self.prior.as_terms() is None:
+            raise CapabilityError(
+                f"Anchored takes a prior with HasLogProb and HasTerms or HasProx; {type(self.prior).__name__} has "
+                f"{', '.join(capabilities(self.prior)) or 'none of them'}"
+            )
+        if len(self.prior.structure.leaves) != 1:
+            raise ValueError(f"Anchored takes a prior of one array, not of {self.prior.structure}")
+
+    @property
+    def structure(self):
+        return self.prior.structure
+
+    @property
+    def anchor(self) -> Gaussian:
+        """The Gaussian."""
+        return Gaussian(None, Diagonal(jnp.broadcast_to(self.std**2, self.structure.shape)))
+
+    @property
+    def terms(self):
+        return [*(self.prior.as_terms() or ()), (Identity(self.structure), self.anchor)]
+
+    def log_prob(self, x):
+        return self.prior.log_prob(x) + self.anchor.log_prob(x)
+
+    def constrain(self, c, unit=1.0):
+        return self.prior.constrain(c, unit)
+
+    def unconstrain(self, x, unit=1.0):
+        return self.prior.unconstrain(x, unit)
+
+    def log_jacobian(self, c, unit=1.0):
+        return self.prior.log_jacobian(c, unit)
+
+
+__all__ = ["Anchored"]

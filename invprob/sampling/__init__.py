@@ -1,0 +1,47 @@
+"""Draws of a posterior: `sample`, its samplers, and their coordinates."""
+
+from invprob.sampling.sample import as_sampler, choose_sampler, sample
+from invprob.sampling.samplers import (
+    HMC,
+    NUTS,
+    AbstractIndependent,
+    AbstractMarkov,
+    AbstractSampler,
+    Chains,
+    Conditioned,
+    Draw,
+    Filtered,
+    Info,
+    Langevin,
+    Messenger,
+    Perturbed,
+    ScaleMixture,
+    Split,
+    StrengthMixture,
+    exact_draws,
+    exact_sampler,
+)
+
+__all__ = [
+    "HMC",
+    "NUTS",
+    "AbstractIndependent",
+    "AbstractMarkov",
+    "AbstractSampler",
+    "Chains",
+    "Conditioned",
+    "Draw",
+    "Filtered",
+    "Info",
+    "Langevin",
+    "Messenger",
+    "Perturbed",
+    "ScaleMixture",
+    "Split",
+    "StrengthMixture",
+    "as_sampler",
+    "choose_sampler",
+    "exact_draws",
+    "exact_sampler",
+    "sample",
+]
