@@ -21,7 +21,7 @@ _NAMES = {
     "Diagonal": "covariance", "Stationary": "covariance", "Posterior": "posterior", "Hierarchy": "posterior",
     "field_hierarchy": "posterior",
     # inference
-    "find_map": "optimize.find_map", "maximise_evidence": "evidence.marginal", "sample": "sampling.sample",
+    "find_map": "optimize.find_map", "maximize_evidence": "evidence.marginal", "sample": "sampling.sample",
     "fit_variational": "variational.fit",
     # results and the one door
     "Estimate": "results", "Samples": "results", "Status": "results", "Config": "config",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from invprob.config import Config
     from invprob.covariance import Diagonal, Stationary
-    from invprob.evidence.marginal import maximise_evidence
+    from invprob.evidence.marginal import maximize_evidence
     from invprob.io.read.read_fits import read_fits
     from invprob.io.store import read_draws, write_draws
     from invprob.io.write import write_fits

@@ -31,7 +31,7 @@ class InputConfig(BaseModel):
     variance: str | None = Field(None, description="noise file FILE[EXT]: variance, standard deviation or weight")
     noise_std: float | None = Field(None, gt=0, description="noise standard deviation in the data's unit")
     mask: str | None = Field(None, description="mask file FILE[EXT], non-zero = bad")
-    normalise_psf: bool = Field(False, description="divide the PSF by its sum")
+    normalize_psf: bool = Field(False, description="divide the PSF by its sum")
     psf_without_pixel: bool = Field(False, description="the PSF image does not contain the pixel response")
     pixel_scale: float | None = Field(None, gt=0, description="arcsec per data pixel, where the file does not tell")
     psf_pixel_scale: float | None = Field(None, gt=0, description="arcsec per PSF pixel, where the file does not tell")
@@ -80,13 +80,13 @@ class Config(BaseModel):
         "an approximation",
     )
     sampler: str = Field("auto", description="'auto', or the name of a sampler, for method 'sample'")
-    chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
+    num_chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
     num_warmup: int | None = Field(None, ge=1, description="steps of warm-up of a chain; default: the sampler's own")
     intervals: tuple[float, ...] = Field((), description="central intervals to write, per cent, from the draws")
     fission_test: bool = Field(
         False, description="whether half of the data predicts the other half, as a p-value; costs a second run of draws"
     )
-    swap: str | None = Field(
+    compare_prior: str | None = Field(
         None, description="another prior, whose image is compared with this one in units of the errors; costs its run"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")

@@ -18,7 +18,7 @@ from invprob.operators.base import AbstractLinearOperator, Structure, total, vdo
 from invprob.operators.convolve import CircularConvolve
 from invprob.operators.fourier import FourierSynthesis, half_shape, multiplicity
 from invprob.operators.pointwise import Multiply
-from invprob.operators.pytree import Each
+from invprob.operators.pytree import BlockDiagonal
 
 
 def inexact(values) -> Array:
@@ -274,7 +274,7 @@ class Blocks(AbstractCovariance):
         return jax.tree.map(function, self.parts, *trees, is_leaf=lambda n: isinstance(n, AbstractCovariance))
 
     def _each(self, name):
-        return Each(self._map(lambda part: getattr(part, name)))
+        return BlockDiagonal(self._map(lambda part: getattr(part, name)))
 
     @property
     def structure(self):
@@ -307,7 +307,7 @@ class Blocks(AbstractCovariance):
         return Blocks(self._map(lambda part, good: part.masked(good), valid))
 
     def pulled_back(self, T):
-        if not isinstance(T, Each):
+        if not isinstance(T, BlockDiagonal):
             raise _no_common_basis(self, T)
         return Blocks(self._map(lambda part, operator: part.pulled_back(operator), T.operators))
 
@@ -315,11 +315,11 @@ class Blocks(AbstractCovariance):
         return Blocks(self._map(lambda part, r, c: part.updated(r, c), row, curvature))
 
 
-def without_levels(covariance: AbstractCovariance) -> AbstractCovariance:
+def without_constants(covariance: AbstractCovariance) -> AbstractCovariance:
     """The covariance with single numbers, such as a sky level, held fixed: their variance is zero."""
     if isinstance(covariance, Blocks):
         parts = covariance.parts
-        return Blocks(jax.tree.map(without_levels, parts, is_leaf=lambda n: isinstance(n, AbstractCovariance)))
+        return Blocks(jax.tree.map(without_constants, parts, is_leaf=lambda n: isinstance(n, AbstractCovariance)))
     if isinstance(covariance, Diagonal) and covariance.variance.ndim == 0:
         return Diagonal(jnp.zeros_like(covariance.variance))
     return covariance
@@ -358,5 +358,5 @@ __all__ = [
     "has_levels",
     "inexact",
     "white",
-    "without_levels",
+    "without_constants",
 ]

@@ -162,11 +162,11 @@ show(*draws, norm=shades, cmap="gray", label="standard deviations")
 #
 # says how probable the data are under each choice. A prior that is too weak wastes its probability on skies that look
 # like noise, one that is too strong cannot explain the galaxy; the maximum lies between. `field_hierarchy` is the
-# posterior as a function of the three numbers, `maximise_evidence` finds the best.
+# posterior as a function of the three numbers, `maximize_evidence` finds the best.
 
 # %%
 hierarchy = ip.field_hierarchy(likelihood, grid.shape)
-evidence = ip.maximise_evidence(hierarchy)
+evidence = ip.maximize_evidence(hierarchy)
 theta = {name: float(jnp.exp(value)) for name, value in evidence.theta.items()}
 amplitude, scale, slope = (theta[f"log_{name}"] for name in ("amplitude", "scale", "slope"))
 print(f"amplitude {amplitude:.1f}, break at {scale:.4f} cycles per pixel, slope {slope:.2f}")

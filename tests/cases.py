@@ -85,7 +85,7 @@ def tree() -> dict[str, tuple[int, ...]]:
 
 def image_and_sky() -> Any:
     """A convolved image plus a sky level."""
-    both = op.Each({"image": convolve(), "sky": op.Fill((4, 5))})
+    both = op.BlockDiagonal({"image": convolve(), "sky": op.Broadcast((4, 5))})
     return op.Sum(both.out_structure) @ both
 
 
@@ -104,8 +104,8 @@ OPERATORS: dict[str, tuple[type, Callable[[], op.AbstractOperator]]] = {
     "Composition, twice": (op.Composition, lambda: saturation() @ op.Multiply(fresh(*SHAPE)) @ saturation()),
     "Convolve": (op.Convolve, convolve),
     "Crop": (op.Crop, lambda: op.Crop(SHAPE, (slice(1, 4), slice(0, 5)))),
-    "Each": (op.Each, lambda: op.Each({"image": convolve(), "sky": op.Fill((3,))})),
-    "Fill": (op.Fill, lambda: op.Fill(SHAPE)),
+    "BlockDiagonal": (op.BlockDiagonal, lambda: op.BlockDiagonal({"image": convolve(), "sky": op.Broadcast((3,))})),
+    "Broadcast": (op.Broadcast, lambda: op.Broadcast(SHAPE)),
     "FourierSynthesis": (op.FourierSynthesis, lambda: op.FourierSynthesis(jnp.sqrt(spectrum()), SHAPE)),
     "FourierSynthesis, complex": (op.FourierSynthesis, lambda: op.FourierSynthesis(transfer(), SHAPE)),
     "FourierSynthesis, even sides": (
@@ -221,10 +221,13 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     "FromTFP": (priors.FromTFP, lambda: priors.FromTFP(laplace(*SHAPE), SHAPE)),
     "FromTFP, one pixel": (priors.FromTFP, lambda: priors.FromTFP(laplace(), (1,))),
     "FromTFP, mixture": (priors.FromTFP, lambda: priors.FromTFP(mixture(0.1 + float(fresh()) ** 2), (2,))),
-    "Anchored": (priors.Anchored, lambda: priors.Anchored(priors.TotalVariation((5, 4), positive()), positive())),
+    "GaussianRegularized": (
+        priors.GaussianRegularized,
+        lambda: priors.GaussianRegularized(priors.TotalVariation((5, 4), positive()), positive()),
+    ),
     "Gaussian": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), stationary())),
     "Gaussian, diagonal": (priors.Gaussian, lambda: priors.Gaussian(fresh(*SHAPE), diagonal(*SHAPE))),
-    "Gaussian, flat": (priors.Gaussian, lambda: priors.flat(fresh(), 3.0)),
+    "Gaussian, flat": (priors.Gaussian, lambda: priors.wide_gaussian(fresh(), 3.0)),
     "GaussianField": (priors.GaussianField, field),
     "GroupNorm": (priors.GroupNorm, lambda: priors.GroupNorm(positive(3), (3, 2, 3))),
     "GroupNorm, one pair": (priors.GroupNorm, lambda: priors.GroupNorm(positive(), (2, 1))),
@@ -259,7 +262,9 @@ PRIORS: dict[str, tuple[type, Callable[[], priors.AbstractPrior]]] = {
     ),
     "Product with terms": (
         priors.Product,
-        lambda: priors.Product({"image": priors.Exponential(positive(), (4, 5)), "sky": priors.flat(fresh(), 3.0)}),
+        lambda: priors.Product(
+            {"image": priors.Exponential(positive(), (4, 5)), "sky": priors.wide_gaussian(fresh(), 3.0)}
+        ),
     ),
     "StarletSparsity": (priors.StarletSparsity, lambda: priors.StarletSparsity(SHAPE, positive(), 2)),
     "StarletSparsity, periodic": (
@@ -293,14 +298,17 @@ SOLVERS: dict[str, tuple[type, Callable[[], solvers.AbstractSolver]]] = {
 }
 
 SAMPLERS: dict[str, tuple[type, Callable[[], samplers.AbstractSampler]]] = {
-    "conditioned": (samplers.Conditioned, lambda: samplers.Conditioned(TwoGrid((10, 10), rtol=1e-7))),
+    "conditioned": (
+        samplers.ConstrainedRealization,
+        lambda: samplers.ConstrainedRealization(TwoGrid((10, 10), rtol=1e-7)),
+    ),
     "filtered": (samplers.Filtered, samplers.Filtered),
     "gibbs": (samplers.ScaleMixture, samplers.ScaleMixture),
     "hmc": (samplers.HMC, samplers.HMC),
     "langevin": (samplers.Langevin, samplers.Langevin),
     "messenger": (samplers.Messenger, lambda: samplers.Messenger(num_moves=2)),
     "nuts": (samplers.NUTS, samplers.NUTS),
-    "perturbed": (samplers.Perturbed, samplers.Perturbed),
+    "perturbed": (samplers.PerturbationOptimization, samplers.PerturbationOptimization),
     "split": (samplers.Split, lambda: samplers.Split(steps=3)),
     "strength": (samplers.StrengthMixture, samplers.StrengthMixture),
 }

@@ -19,7 +19,7 @@ jax.config.update("jax_enable_x64", True)
 
 
 def pytest_configure(config):
-    """Compile without optimising, which saves half of the compiling, but for what is long (`-m slow`)."""
+    """Compile without optimizing, which saves half of the compiling, but for what is long (`-m slow`)."""
     if config.getoption("markexpr") == "not slow":
         flags = "--xla_backend_optimization_level=0"
         if jaxlib.version.__version_info__[:2] == (0, 10):  # a flag that is not known would end the process

@@ -28,9 +28,9 @@ def masked_problem(seed=0, side=16, kernel=None, amplitude=4.0, masked=0.2, sky=
         forward = operators.PixelBin(refine, forward.out_structure.shape) @ forward
     prior = priors.GaussianField(grid, priors.PowerLaw(amplitude, 0.1, 3.0))
     if sky:
-        each = operators.Each({"image": forward, "sky": operators.Fill((side, side))})
+        each = operators.BlockDiagonal({"image": forward, "sky": operators.Broadcast((side, side))})
         forward = operators.Sum(each.out_structure) @ each
-        prior = priors.Product({"image": prior, "sky": priors.flat(0.5, 3.0)})
+        prior = priors.Product({"image": prior, "sky": priors.wide_gaussian(0.5, 3.0)})
     variance = 0.05 * jnp.exp(jax.random.normal(keys[1], (side, side)))
     valid = jax.random.uniform(keys[2], (side, side)) >= masked
     truth = prior.sample(keys[0]) if truth is None else truth

@@ -20,7 +20,7 @@ def settings(**fields) -> Config:
 
 
 def psf_image(fwhm: float = 2.5, size: int = 9) -> np.ndarray:
-    """A normalised Gaussian at the data's pixel."""
+    """A normalized Gaussian at the data's pixel."""
     image = PSF.gaussian(fwhm, size=size).image
     return np.asarray(image / image.sum())
 

@@ -11,7 +11,7 @@ from invprob.errors import InputError, UsageError
 FULL = {
     "strength": 2.5, "amplitude": 3.0, "scale": 0.1, "slope": 2.0, "refine": 3, "method": "sample", "num_samples": 7,
     "seed": 12, "sky": "fit", "solver": "cg", "rtol": 1e-5, "max_steps": 40, "dtype": "float32",
-    "input": {"image": "a'b & \u00fc.fits[SCI,2]", "psf": "none", "noise_std": 0.5, "normalise_psf": True},
+    "input": {"image": "a'b & \u00fc.fits[SCI,2]", "psf": "none", "noise_std": 0.5, "normalize_psf": True},
 }  # fmt: skip
 
 

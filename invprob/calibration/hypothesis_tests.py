@@ -111,7 +111,7 @@ def judge(outcomes: Sequence[Outcome], test: statistics.Uniformity, rng: np.rand
     found += [("residual", *row) for row in _residuals([o.residuals for o in outcomes])]
     if len(found) * statistics.SMALLEST_P > ALPHA:
         most = int(ALPHA / statistics.SMALLEST_P)
-        raise UsageError(f"{len(found)} tests were asked for, more than {most} cannot be told apart: summarise by less")
+        raise UsageError(f"{len(found)} tests were asked for, more than {most} cannot be told apart: summarize by less")
     corrected = statistics.holm([p for *_, p in found])
     checks = tuple(
         Check(name, kind, value, p, float(h)) for (kind, name, value, p), h in zip(found, corrected, strict=True)

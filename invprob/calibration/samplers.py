@@ -85,7 +85,7 @@ def prior_draws(prior: HasLogProb, key, number: int, sampler: AbstractMarkov | N
     Parameters
     ----------
     prior
-        Proper prior that the sampler takes, such as `Anchored` total variation.
+        Proper prior that the sampler takes, such as `GaussianRegularized` total variation.
     key
         Random key.
     number

@@ -85,7 +85,7 @@ def calibrate(
         From an image to named numbers, each tested by its ranks, and named vectors, groups of numbers whose coverage
         is tested.
     image_of
-        From the latent pytree to the image that is summarised.
+        From the latent pytree to the image that is summarized.
     num_cases, num_draws
         Number N of cases, and L of draws in each.
     progress

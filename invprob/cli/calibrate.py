@@ -35,7 +35,8 @@ def calibrate(
 
     Truths come from the prior, at the strength found for the image, and data from the PSF, noise and mask of the image.
     Ranks of the truths among the draws, the coverage of intervals, TARP and the residuals are tested, and corrected for
-    their number. Writes a card with its hash, to which `invprob deconvolve --card` refers; exit code 70 when it fails.
+    their number. Writes a card with its hash, to which `invprob deconvolve --calibration` refers; exit code 70 when it
+    fails.
     """
     from invprob.config import Config
     from invprob.files import check_writable

@@ -81,7 +81,7 @@ def deconvolve(
             "hmc, nuts; learned: split."
         ),
     ] = None,
-    chains: Annotated[int | None, typer.Option(help="Chains, from scattered starts. Default: 4.")] = None,
+    num_chains: Annotated[int | None, typer.Option(help="Chains, from scattered starts. Default: 4.")] = None,
     num_warmup: Annotated[
         int | None, typer.Option(help="Steps of warm-up of each chain. Default: the sampler's own.")
     ] = None,
@@ -94,10 +94,10 @@ def deconvolve(
             "--fission-test", help="Whether half of the data predicts the other half: p-values; twice the time."
         ),
     ] = None,
-    swap: Annotated[
+    compare_prior: Annotated[
         str | None,
         typer.Option(
-            help="Another prior, such as gaussian, to compare with: extension SWAP, the difference in errors."
+            help="Another prior, such as gaussian, to compare with: extension COMPARED, the difference in errors."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draws. Default: 0.")] = None,
@@ -121,7 +121,7 @@ def deconvolve(
     ] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise standard deviation, in the data's unit.")] = None,
     mask: Annotated[str | None, typer.Option(help="Mask FILE[EXT], non-zero = bad.")] = None,
-    normalise_psf: Annotated[bool | None, typer.Option("--normalise-psf", help="Divide the PSF by its sum.")] = None,
+    normalize_psf: Annotated[bool | None, typer.Option("--normalize-psf", help="Divide the PSF by its sum.")] = None,
     psf_without_pixel: Annotated[
         bool | None,
         typer.Option("--psf-without-pixel", help="The PSF image lacks the response of its pixel."),
@@ -171,7 +171,7 @@ def deconvolve(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    card: Annotated[
+    calibration: Annotated[
         Path | None, typer.Option(help="Card of `invprob calibrate`; its hash and verdict go into the header.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture to write: PNG, PDF or SVG.")] = None,
@@ -189,13 +189,13 @@ def deconvolve(
             prior=prior, positive=positive, floor=floor,
             strength=_number_or_word("--strength", "auto", "fission", "sample")(strength), refine=refine,
             psf_error=psf_error, noise_scale=_number_or_word("--noise-scale", "sample")(noise_scale), method=method,
-            family=family, num_samples=num_samples, sampler=sampler, chains=chains, num_warmup=num_warmup,
-            intervals=_percentages(intervals), fission_test=fission_test, swap=swap, seed=seed,
+            family=family, num_samples=num_samples, sampler=sampler, num_chains=num_chains, num_warmup=num_warmup,
+            intervals=_percentages(intervals), fission_test=fission_test, compare_prior=compare_prior, seed=seed,
             sky=_number_or_word("--sky", "none", "fit")(sky), solver=solver, rtol=rtol, max_steps=max_steps,
             dtype=dtype,
         ),
         dict(
-            image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalise_psf=normalise_psf,
+            image=image, psf=psf, variance=variance, noise_std=noise_std, mask=mask, normalize_psf=normalize_psf,
             psf_without_pixel=psf_without_pixel, pixel_scale=pixel_scale, psf_pixel_scale=psf_pixel_scale,
             zeropoint=zeropoint,
         ),
@@ -208,7 +208,13 @@ def deconvolve(
     target = out if out is not None else _default_out(settings.input.image)
     with terminated_as_interrupted():
         result, _ = run(
-            settings, target, overwrite=overwrite, plot=plot, listener=listener(quiet), card=card, draws_out=draws_out
+            settings,
+            target,
+            overwrite=overwrite,
+            plot=plot,
+            listener=listener(quiet),
+            calibration=calibration,
+            draws_out=draws_out,
         )
     if json:
         print(json_module.dumps(_summary(result, target, plot, draws_out), indent=1))
@@ -308,19 +314,21 @@ def _in_words(result: Estimate, out: Path) -> str:
             f"log evidence {cards['LAPEVID']:.1f} +- {cards['LAPERR']:.2g}"
         )  # fmt: skip
         lines.append(f"  k-hat of the draws {cards['KHAT']:.2f}, to be below {cards['KHATMAX']:.2f}; {bound}")
-    if "SWAPPRI" in cards:
+    if "CMPPRIOR" in cards:
         lines.append(
-            f"  differs from the image of prior {cards['SWAPPRI']} by {cards['SWAPRMS']:.2f} errors (rms), "
-            f"{cards['SWAPMAX']:.1f} at most"
+            f"  differs from the image of prior {cards['CMPPRIOR']} by {cards['CMPRMS']:.2f} errors (rms), "
+            f"{cards['CMPMAX']:.1f} at most"
         )
-    if "FISSION" in cards:
-        lines.append(f"  half of the data given the other half: p = {cards['FISSION']:.2g}")
+    if "HELDPVAL" in cards:
+        lines.append(f"  half of the data given the other half: p = {cards['HELDPVAL']:.2g}")
     flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
     if "SKY" in cards:
         flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")
     fit = f"  chi-square {result.chi2:.1f} for {result.num_data} data"
     if result.effective_dof is not None:
         fit += f", {result.chi2 / result.effective_dof:.3f} per effective degree of freedom"
-    if "FIT" in cards:
-        fit += f"; p of the residuals {cards['FIT']:.2g}, the largest as wide as the PSF {cards['RESPEAK']:.1f} sigma"
+    if "FITPVAL" in cards:
+        fit += (
+            f"; p of the residuals {cards['FITPVAL']:.2g}, the largest as wide as the PSF {cards['RESPEAK']:.1f} sigma"
+        )
     return "\n".join([*lines, flux, fit])

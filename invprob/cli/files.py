@@ -19,13 +19,13 @@ def inspect(
     psf: Annotated[str | None, typer.Option(help="PSF: FILE[EXT].")] = None,
     variance: Annotated[str | None, typer.Option(help="Noise map FILE[EXT].")] = None,
     mask: Annotated[str | None, typer.Option(help="Mask FILE[EXT].")] = None,
-    normalise_psf: Annotated[bool, typer.Option("--normalise-psf", help="Divide the PSF by its sum.")] = False,
+    normalize_psf: Annotated[bool, typer.Option("--normalize-psf", help="Divide the PSF by its sum.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Say what the reader understands of a file: shape, unit, WCS, noise, mask, PSF."""
     from invprob.io.inspect import inspect_file
 
-    found = inspect_file(file, psf=psf, variance=variance, mask=mask, normalise_psf=normalise_psf)
+    found = inspect_file(file, psf=psf, variance=variance, mask=mask, normalize_psf=normalize_psf)
     if json:
         print(json_module.dumps(found, indent=1))
         return

@@ -15,7 +15,7 @@ from invprob.cli.console import reported, say
 from invprob.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from invprob.cli.tables import Drawn
+    from invprob.cli.tables import DrawsFile
 
 
 @reported
@@ -144,7 +144,7 @@ def _length(option: str, text: str) -> tuple[float, str]:
     return value, "arcsec" if found[2] in ("arcsec", '"') else "pix"  # type: ignore[index]
 
 
-def _pixels(option: str, length: tuple[float, str], drawn: Drawn) -> float:
+def _pixels(option: str, length: tuple[float, str], drawn: DrawsFile) -> float:
     """A length in latent pixels."""
     value, unit = length
     if unit == "pix":

@@ -33,7 +33,7 @@ Position = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawsFile:
     """The draws of a file, with what is needed to say where and in what unit."""
 
     path: str
@@ -68,7 +68,7 @@ class Drawn:
             return None
 
 
-def read_draws(path: str, pixel_scale: float | None = None) -> Drawn:
+def read_draws(path: str, pixel_scale: float | None = None) -> DrawsFile:
     """The draws of an output of `invprob deconvolve --method sample`.
 
     Raises
@@ -83,7 +83,7 @@ def read_draws(path: str, pixel_scale: float | None = None) -> Drawn:
             "--method sample`"
         )
     header = fits.getheader(path, "SCI") if "SCI" in images else fits.Header()
-    return Drawn(
+    return DrawsFile(
         path=path,
         draws=images["DRAWS"],
         unit=unescape(str(cards.card(header, "BUNIT") or "")),
@@ -94,7 +94,7 @@ def read_draws(path: str, pixel_scale: float | None = None) -> Drawn:
     )
 
 
-def read_catalogue(path: Path, drawn: Drawn) -> tuple[list[Any], list[Position]]:
+def read_catalogue(path: Path, drawn: DrawsFile) -> tuple[list[Any], list[Position]]:
     """Ids (row numbers where there are none) and (y, x) in latent pixels."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"--catalog {path}: a table that ends in {', '.join(FORMATS)} is needed")
@@ -139,7 +139,7 @@ def _plain_numbers(column: Any, path: Path, unit: Any) -> np.ndarray:
     return values
 
 
-def add_record(table: Any, measured: Sequence[Measurement], drawn: Drawn) -> list[Position] | None:
+def add_record(table: Any, measured: Sequence[Measurement], drawn: DrawsFile) -> list[Position] | None:
     """Add to a table where it comes from, and the centroids on the sky, which are returned as well."""
     sky = drawn.sky_of(measured)
     record = {
@@ -219,7 +219,7 @@ def notes(ids: Sequence[Any], measured: Sequence[Measurement]) -> list[str]:
     return [*shared, *own]
 
 
-def as_json(ids: Sequence[Any], measured: Sequence[Measurement], drawn: Drawn, sky: list[Position] | None) -> Any:
+def as_json(ids: Sequence[Any], measured: Sequence[Measurement], drawn: DrawsFile, sky: list[Position] | None) -> Any:
     """All of it in types that JSON can hold; null for what is not a number."""
 
     def number(value: Any) -> Any:
@@ -249,7 +249,7 @@ def as_json(ids: Sequence[Any], measured: Sequence[Measurement], drawn: Drawn, s
     }  # fmt: skip
 
 
-def as_text(ids: Sequence[Any], measured: Sequence[Measurement], drawn: Drawn, sky: list[Position] | None) -> str:
+def as_text(ids: Sequence[Any], measured: Sequence[Measurement], drawn: DrawsFile, sky: list[Position] | None) -> str:
     """A table to read: a row for each quantity of one source, or for each of several sources."""
     first = measured[0]
     lines = [f"{drawn.path}: {first.num_draws} draws"]

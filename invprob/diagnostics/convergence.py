@@ -1,4 +1,6 @@
-"""Whether chains of draws may be believed: what is known of them (`Quality`) and what is asked of them (`Gate`).
+"""Whether chains of draws may be believed: what is known of them, and what is asked of them.
+
+The first are `ChainDiagnostics`, the second `ConvergenceCriteria`.
 
 R-hat and effective sample sizes are those of `invprob.diagnostics.rank_statistics`, importance weights those of
 `invprob.diagnostics.importance`.
@@ -14,13 +16,13 @@ from jaxtyping import Bool, Float
 
 from invprob.diagnostics.importance import ParetoSmoothed, psis
 from invprob.diagnostics.rank_statistics import (
-    Mixing,
+    RankStatistics,
     Worst,
     bulk_ess,
     e_bfmi,
     mean_ess,
-    mixing,
-    rank_normalised_rhat,
+    rank_normalized_rhat,
+    rank_statistics,
     rhat_by_chance,
     tail_ess,
     worst,
@@ -32,7 +34,7 @@ FLOOR = 0.5  # ... but not smaller than this part of what is needed
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
+class ChainDiagnostics:
     """What is known of the draws of a sampler.
 
     Parameters
@@ -49,7 +51,7 @@ class Quality:
         Mean acceptance of each chain, None where the sampler has none.
     """
 
-    groups: Mapping[str, Mixing]
+    groups: Mapping[str, RankStatistics]
     num_chains: int
     num_draws: int
     e_bfmi: Float[np.ndarray, " chain"] | None = None
@@ -86,7 +88,7 @@ class Quality:
         """What is known, in words."""
         return (*(self._about(name, group) for name, group in self.groups.items()), *self._about_run(), *self.notes)
 
-    def _about(self, name: str, g: Mixing) -> str:
+    def _about(self, name: str, g: RankStatistics) -> str:
         r, b, t = g.worst_rhat, g.worst_bulk_ess, g.worst_tail_ess
         if g.rhat.size == 1:
             return f"{name}: R-hat {r.value:.3f}, ESS {b.value:.0f} (bulk) and {t.value:.0f} (tail)"
@@ -110,7 +112,7 @@ def assess(
     energies: Float[np.ndarray, "chain draw"] | None = None,
     divergent: Bool[np.ndarray, "chain draw"] | None = None,
     acceptance: Float[np.ndarray, "chain draw"] | None = None,
-) -> Quality:
+) -> ChainDiagnostics:
     """What is known of the draws of a sampler. Independent exact draws need none of it.
 
     Parameters
@@ -147,8 +149,8 @@ def assess(
             raise InputError(f"{name} has the shape {np.shape(given)}, the draws need {chains_and_draws}")
     if acceptance is not None and np.shape(acceptance)[:1] != chains_and_draws[:1]:
         raise InputError(f"acceptance has the shape {np.shape(acceptance)}, needed is one row for each chain")
-    return Quality(
-        groups={name: mixing(draws) for name, draws in arrays.items()},
+    return ChainDiagnostics(
+        groups={name: rank_statistics(draws) for name, draws in arrays.items()},
         num_chains=chains_and_draws[0],
         num_draws=chains_and_draws[1],
         e_bfmi=None if energies is None else e_bfmi(energies),
@@ -161,7 +163,7 @@ def assess(
 
 
 @dataclass(frozen=True)
-class Gate:
+class ConvergenceCriteria:
     """What draws have to satisfy before their result counts as converged.
 
     Parameters
@@ -214,19 +216,19 @@ class Gate:
                 f"{self}: needed are max_rhat above 1, min_ess above 0, max_divergent and chance from 0 to 1"
             )
 
-    def judge(self, quality: Quality) -> tuple[str, ...]:
+    def judge(self, quality: ChainDiagnostics) -> tuple[str, ...]:
         """What fails, in words, one line each; empty where everything is as it has to be."""
         lines = [line for name, group in quality.groups.items() for line in self._mixing(name, group, quality)]
         return (*lines, *self._energy(quality), *self._divergences(quality))
 
-    def rhat_limit(self, group: Mixing, quality: Quality) -> Float[np.ndarray, " *n"]:
+    def rhat_limit(self, group: RankStatistics, quality: ChainDiagnostics) -> Float[np.ndarray, " *n"]:
         """The largest R-hat that is allowed of each quantity of a group."""
         quantities = sum(g.rhat.size for g in quality.groups.values())
         ess = np.maximum(group.within_ess, self.min_ess)
         by_chance = rhat_by_chance(ess, 2 * quality.num_chains, quality.num_draws // 2, self.chance / (2 * quantities))
         return np.maximum(self.max_rhat, by_chance)
 
-    def _mixing(self, name: str, group: Mixing, quality: Quality) -> Iterator[str]:
+    def _mixing(self, name: str, group: RankStatistics, quality: ChainDiagnostics) -> Iterator[str]:
         yield from _unusable(name, group.not_finite, "not finite", "take smaller steps")
         yield from _unusable(
             name,
@@ -259,7 +261,7 @@ class Gate:
         )
         yield f"{which} {at.value:.0f} of {name}{at.place}, at least {self.min_ess:g} needed{_number(low)}: {advice}"
 
-    def _energy(self, quality: Quality) -> Iterator[str]:
+    def _energy(self, quality: ChainDiagnostics) -> Iterator[str]:
         for i, fraction in enumerate(() if quality.e_bfmi is None else quality.e_bfmi):
             if not fraction >= self.min_bfmi:
                 yield (
@@ -267,7 +269,7 @@ class Gate:
                     ": the energies are not explored; whiten the coordinates, or take a prior with lighter tails"
                 )
 
-    def _divergences(self, quality: Quality) -> Iterator[str]:
+    def _divergences(self, quality: ChainDiagnostics) -> Iterator[str]:
         if quality.divergent > self.max_divergent * quality.transitions:
             allowed = f"at most {100 * self.max_divergent:g} %" if self.max_divergent else "none"
             yield (
@@ -290,7 +292,7 @@ def _listed(values: np.ndarray) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Streaming:
+class RunningMoments:
     """Mean and variance of draws that are seen one batch at a time and not kept, in double precision.
 
     Parameters
@@ -311,7 +313,7 @@ class Streaming:
     mean: Float[np.ndarray, " *n"] = field(default_factory=lambda: np.zeros(()))
     squares: Float[np.ndarray, " *n"] = field(default_factory=lambda: np.zeros(()))
 
-    def add(self, batch: Float[np.ndarray, "draw ..."]) -> Streaming:
+    def add(self, batch: Float[np.ndarray, "draw ..."]) -> RunningMoments:
         """With the draws of a batch, which has them along its first axis."""
         batch = np.asarray(batch, float)
         if batch.ndim == 0:
@@ -319,9 +321,9 @@ class Streaming:
         if len(batch) == 0:
             return self
         mean = batch.mean(0)
-        return self.merge(Streaming(len(batch), mean, np.sum((batch - mean) ** 2, axis=0)))
+        return self.merge(RunningMoments(len(batch), mean, np.sum((batch - mean) ** 2, axis=0)))
 
-    def merge(self, other: Streaming) -> Streaming:
+    def merge(self, other: RunningMoments) -> RunningMoments:
         """With the draws that another one has seen."""
         if self.count == 0 or other.count == 0:
             return self if other.count == 0 else other
@@ -330,7 +332,7 @@ class Streaming:
         count, apart = self.count + other.count, other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
         squares = self.squares + other.squares + apart**2 * (self.count * other.count / count)
-        return Streaming(count, mean, squares)
+        return RunningMoments(count, mean, squares)
 
     @property
     def variance(self) -> Float[np.ndarray, " *n"]:
@@ -352,6 +354,17 @@ class Streaming:
 
 
 __all__ = [
-    "Gate", "Mixing", "ParetoSmoothed", "Quality", "Streaming", "Worst", "assess", "bulk_ess", "e_bfmi", "mean_ess",
-    "psis", "rank_normalised_rhat", "tail_ess",
+    "ChainDiagnostics",
+    "ConvergenceCriteria",
+    "ParetoSmoothed",
+    "RankStatistics",
+    "RunningMoments",
+    "Worst",
+    "assess",
+    "bulk_ess",
+    "e_bfmi",
+    "mean_ess",
+    "psis",
+    "rank_normalized_rhat",
+    "tail_ess",
 ]  # fmt: skip

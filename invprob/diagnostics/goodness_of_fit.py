@@ -19,7 +19,7 @@ LEAST = 1e-5  # of the largest information on a point source, above rounding
 
 
 @dataclass(frozen=True)
-class Fit:
+class GoodnessOfFit:
     """How well an image fits: three p-values, of white noise having more of it, and where it fits worst.
 
     Parameters
@@ -48,12 +48,12 @@ class Fit:
         return min(1.0, 3 * min(self.chi2, self.structure, self.peak))
 
 
-def judge_fit(
+def goodness_of_fit(
     residual: Float[np.ndarray, "y x"],
     variance: Float[np.ndarray, "y x"],
     psf: Float[np.ndarray, "ky kx"] | None = None,
     dof: float | None = None,
-) -> Fit:
+) -> GoodnessOfFit:
     """The p-values of a residual.
 
     A residual as wide as the PSF at a pixel p is that of a point source there, by a matched filter: the sum over the
@@ -102,7 +102,7 @@ def judge_fit(
     alike = back(np.abs(transform(psf)) ** 2)  # correlation of two z by their distance
     pairs = back(np.abs(transform(valid.astype(np.float32))) ** 2)  # of valid data, by their distance
     spread = float(np.sum(alike**2 * pairs, dtype=float)) / number  # squared correlations with one of them
-    return Fit(
+    return GoodnessOfFit(
         chi2=float(chdtrc(number if dof is None else dof, np.sum(r**2, dtype=float))),
         structure=float(chdtrc(number / spread, squares / spread)),
         peak=float(min(1.0, 2 * number * ndtr(-abs(sigmas)))),
@@ -111,4 +111,4 @@ def judge_fit(
     )
 
 
-__all__ = ["Fit", "judge_fit"]
+__all__ = ["GoodnessOfFit", "goodness_of_fit"]

@@ -24,7 +24,7 @@ class ParetoSmoothed:
     log_weights
         Logarithms of the smoothed weights, whose sum is one.
     khat
-        Estimated shape of the generalised Pareto tail of the weights, which have ``1 / k`` finite moments. Minus
+        Estimated shape of the generalized Pareto tail of the weights, which have ``1 / k`` finite moments. Minus
         infinity where all weights are equal, infinity where the tail cannot be fitted.
     threshold
         The largest k-hat at which a mean over so many draws can be relied on, ``min(1 - 1 / log10(S), 0.7)``.
@@ -46,7 +46,7 @@ class ParetoSmoothed:
 
 
 def psis(log_weights: Float[np.ndarray, " draw"], relative_efficiency: float = 1.0) -> ParetoSmoothed:
-    """Importance weights with their largest ones replaced by the quantiles of a generalised Pareto distribution.
+    """Importance weights with their largest ones replaced by the quantiles of a generalized Pareto distribution.
 
     The distribution is fitted to the largest ``M = min(S / 5, 3 sqrt(S / r))`` of S weights, and the j-th of them
     becomes its quantile ``(j - 1/2) / M``, no larger than the largest weight.
@@ -118,7 +118,7 @@ def _smooth(weights: np.ndarray, relative_efficiency: float) -> float:
 
 
 def _pareto_fit(excess: np.ndarray) -> tuple[float, float]:
-    """Shape k and scale sigma of the generalised Pareto distribution of sorted positive numbers.
+    """Shape k and scale sigma of the generalized Pareto distribution of sorted positive numbers.
 
     The mean of ``b = -k / sigma`` over its profile likelihood on a grid (Zhang & Stephens 2009), k then drawn to 1/2
     (Vehtari et al. 2024).

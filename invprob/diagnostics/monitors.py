@@ -15,7 +15,7 @@ PIXELS = 1000  # of each image
 COEFFICIENTS = 200  # of each starlet scale
 
 
-class TrackedImage(eqx.Module):
+class MonitoredImage(eqx.Module):
     """Pixels, starlet coefficients and sum of one image, at places drawn once."""
 
     shape: tuple[int, int] = eqx.field(static=True)
@@ -43,16 +43,16 @@ class TrackedImage(eqx.Module):
         return out
 
 
-class Tracked(eqx.Module):
+class MonitoredQuantities(eqx.Module):
     """From a latent pytree to the named quantities that are followed."""
 
-    images: tuple[TrackedImage | None, ...]
+    images: tuple[MonitoredImage | None, ...]
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, structure: Structure):
         leaves = jax.tree.leaves_with_path(structure.tree)
         self.names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-        self.images = tuple(TrackedImage(leaf.shape) if len(leaf.shape) == 2 else None for _, leaf in leaves)
+        self.images = tuple(MonitoredImage(leaf.shape) if len(leaf.shape) == 2 else None for _, leaf in leaves)
 
     def __call__(self, x: PyTree) -> dict[str, Array]:
         out = {}
@@ -65,4 +65,4 @@ class Tracked(eqx.Module):
         return out
 
 
-__all__ = ["Tracked", "TrackedImage"]
+__all__ = ["MonitoredImage", "MonitoredQuantities"]

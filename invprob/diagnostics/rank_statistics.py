@@ -1,4 +1,4 @@
-"""How well chains mix: rank-normalised split R-hat and effective sample sizes, for many quantities at once."""
+"""How well chains mix: rank-normalized split R-hat and effective sample sizes, for many quantities at once."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Worst:
 
 
 @dataclass(frozen=True, eq=False)
-class Mixing:
+class RankStatistics:
     """How well the chains mix in each of several quantities; every array has the quantities' shape.
 
     Parameters
     ----------
     rhat
-        As by `rank_normalised_rhat`.
+        As by `rank_normalized_rhat`.
     bulk_ess, tail_ess
         As by `bulk_ess` and `tail_ess`.
     within_ess
         What the autocorrelation inside the half chains alone makes of the number of draws, the smaller one of the
-        rank-normalised and of the folded draws: chains that stand apart do not lower it. It gives the scatter that
+        rank-normalized and of the folded draws: chains that stand apart do not lower it. It gives the scatter that
         R-hat has by chance, see `rhat_by_chance`.
     never_moved
         Where all draws of all chains are equal. R-hat is inf there, the effective sample sizes are 0.
@@ -90,8 +90,8 @@ def worst(values: np.ndarray, badness: np.ndarray | None = None) -> Worst:
     return Worst(float(values[at]), tuple(int(i) for i in at))
 
 
-def mixing(draws: Float[np.ndarray, "chain draw ..."]) -> Mixing:
-    """`rank_normalised_rhat`, `bulk_ess` and `tail_ess` of the same draws, with the sorting done once."""
+def rank_statistics(draws: Float[np.ndarray, "chain draw ..."]) -> RankStatistics:
+    """`rank_normalized_rhat`, `bulk_ess` and `tail_ess` of the same draws, with the sorting done once."""
 
     draws = _checked(draws)
 
@@ -104,11 +104,11 @@ def mixing(draws: Float[np.ndarray, "chain draw ..."]) -> Mixing:
 
     numbers = _each(draws, measure, (np.inf, 0.0, 0.0, 0.0))
     finite = np.asarray(np.isfinite(draws).all(axis=(0, 1)))
-    return Mixing(*numbers, never_moved=finite & _constant(draws, (0, 1)), not_finite=np.logical_not(finite))
+    return RankStatistics(*numbers, never_moved=finite & _constant(draws, (0, 1)), not_finite=np.logical_not(finite))
 
 
-def rank_normalised_rhat(draws: Float[np.ndarray, "chain draw ..."]) -> Float[np.ndarray, " *n"]:
-    """The larger of the rank-normalised split R-hat and of the folded one.
+def rank_normalized_rhat(draws: Float[np.ndarray, "chain draw ..."]) -> Float[np.ndarray, " *n"]:
+    """The larger of the rank-normalized split R-hat and of the folded one.
 
     With M half chains of N draws, ``R^2 = (N - 1)/N + Var(chain means) / Mean(chain variances)`` of the normal scores
     ``Phi^-1((rank - 3/8) / (M N + 1/4))`` of the draws, and of those of ``|x - median|``, which show chains of
@@ -223,7 +223,7 @@ def rhat_by_chance(
     Parameters
     ----------
     ess
-        Effective sample size over all chains, see `Mixing.within_ess`.
+        Effective sample size over all chains, see `RankStatistics.within_ess`.
     num_halves, half
         Number M of half chains, and draws N in each.
     probability
@@ -369,6 +369,6 @@ class _Autocovariance:
 
 
 __all__ = [
-    "Mixing", "Worst", "bulk_ess", "e_bfmi", "mean_ess", "mixing", "rank_normalised_rhat", "rhat_by_chance", "tail_ess",
-    "worst",
+    "RankStatistics", "Worst", "bulk_ess", "e_bfmi", "mean_ess", "rank_normalized_rhat", "rank_statistics",
+    "rhat_by_chance", "tail_ess", "worst",
 ]  # fmt: skip

@@ -124,7 +124,7 @@ def compare(posts: Mapping[str, Posterior], key, method: str = "auto") -> Compar
     UsageError
         For fewer than two models, a method that is not known, or data that differ.
     CapabilityError
-        For a prior that is not normalised: its evidence has a constant that is not known.
+        For a prior that is not normalized: its evidence has a constant that is not known.
 
     Notes
     -----
@@ -141,7 +141,7 @@ def compare(posts: Mapping[str, Posterior], key, method: str = "auto") -> Compar
         raise UsageError(f"no method is called {method!r}; there are auto, {', '.join(METHODS)}")
     first, *others = posts
     for name, post in posts.items():
-        _require_normalised(name, post)
+        _require_normalized(name, post)
     for name in others:
         _require_same_data(first, posts[first], name, posts[name])
     models = {}
@@ -156,11 +156,11 @@ def compare(posts: Mapping[str, Posterior], key, method: str = "auto") -> Compar
     return Comparison(models, dict(zip(models, map(float, values), strict=True)), tuple(failures))
 
 
-def _require_normalised(name: str, post: Posterior) -> None:
+def _require_normalized(name: str, post: Posterior) -> None:
     prior = post.prior
     if isinstance(prior, HasLogProb) and not prior.normalized:
         raise CapabilityError(
-            f"the {type(prior).__name__} prior of {name!r} is not normalised, so that its evidence has an unknown "
+            f"the {type(prior).__name__} prior of {name!r} is not normalized, so that its evidence has an unknown "
             "constant: compare priors with normalized = True, such as GaussianField or LogNormal"
         )
 

@@ -32,8 +32,8 @@ from invprob.variational.base import (
     AbstractDistribution,
     Approximate,
     Approximation,
-    Chart,
     Draws,
+    TargetDensity,
     judged,
     nothing,
 )
@@ -223,12 +223,12 @@ def laplace(
     else:
         approximation, status = _in_x(post, volume_key, num_probes, max_steps or MAX_STEPS)
         reason = f"{type(post.prior).__name__} prior with a smooth log-density: Hessian in x"
-    chart, q = approximation.chart, approximation.q
-    none = jnp.zeros(chart.size, chart.dtype)
-    value = float(chart.log_joint(none)) - float(q.log_prob(none))
+    target, q = approximation.target, approximation.q
+    none = jnp.zeros(target.size, target.dtype)
+    value = float(target.log_joint(none)) - float(q.log_prob(none))
     return judged(
         Laplace, post, approximation, judge_key, num_samples, status, summary,
-        x=jax.tree.map(np.asarray, chart.latent(none)), solver="laplace", reason=reason, steps=0, log_evidence=value,
+        x=jax.tree.map(np.asarray, target.latent(none)), solver="laplace", reason=reason, steps=0, log_evidence=value,
         log_evidence_error=float(approximation.error),
     )  # fmt: skip
 
@@ -253,7 +253,7 @@ def _in_x(post: Posterior, key, num_probes: int, max_steps: int) -> tuple[Approx
     none = jnp.zeros((), dtype)
     where = Coordinates(_Plain(post), Identity(post.structure), x)
     q = CurvedGaussian(hessian, jnp.asarray(determinant.value, dtype))
-    approximation = Approximation(Chart(where, none, none), q, jnp.asarray(determinant.error / 2, dtype))
+    approximation = Approximation(TargetDensity(where, none, none), q, jnp.asarray(determinant.error / 2, dtype))
     return approximation, STATUS[int(found.code)]
 
 

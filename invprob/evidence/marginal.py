@@ -1,4 +1,4 @@
-"""The marginal likelihood of a linear-Gaussian posterior, and the hyperparameters that maximise it.
+"""The marginal likelihood of a linear-Gaussian posterior, and the hyperparameters that maximize it.
 
 Data ``y = A u + n`` have the covariance ``C = A S A.T + N``. For a stationary prior seen through an operator that
 treats all positions alike (convolution, binning, shift, a sky level) ``A S A.T`` depends on the distance of two data
@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.linalg.lapack import dpotri  # type: ignore[attr-defined]
 
-from invprob.covariance import Diagonal, dense_operator, has_levels, without_levels
+from invprob.covariance import Diagonal, dense_operator, has_levels, without_constants
 from invprob.errors import CapabilityError
 from invprob.operators.base import Adjoint, compose
 from invprob.posterior import Hierarchy, LinearGaussian, Posterior
@@ -89,7 +89,7 @@ def is_stationary(system: LinearGaussian) -> bool:
     if len(system.data.shape) != 2:
         return False
     # a level's covariance is the same for all pairs, and would hide the rest
-    system = eqx.tree_at(lambda s: s.covariance, system, without_levels(system.covariance))
+    system = eqx.tree_at(lambda s: s.covariance, system, without_constants(system.covariance))
     table = np.asarray(lag_covariance(system))
     ny, nx = system.data.shape
     v = np.random.default_rng(0).standard_normal((ny, nx))
@@ -163,7 +163,7 @@ def _parts(hierarchy: Hierarchy, t, without_level: bool = False):
     unravel = ravel_pytree(hierarchy.start)[1]
     system = _system(hierarchy.build(unravel(t)))
     if without_level:
-        system = eqx.tree_at(lambda s: s.covariance, system, without_levels(system.covariance))
+        system = eqx.tree_at(lambda s: s.covariance, system, without_constants(system.covariance))
     return lag_covariance(system), system.noise.variance, system.centred  # type: ignore[attr-defined]
 
 
@@ -292,14 +292,14 @@ def _wrapped(n):
     return np.arange(-(n - 1), n) % n
 
 
-def maximise_evidence(
+def maximize_evidence(
     hierarchy: Hierarchy,
     *,
     exact_limit: int = EXACT_LIMIT,
     starts: int = 2,
     note: Callable[[str], Any] | None = None,
 ) -> Evidence:
-    """The hyperparameters that maximise the marginal likelihood within their bounds.
+    """The hyperparameters that maximize the marginal likelihood within their bounds.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ def maximise_evidence(
         system = _system(hierarchy.build(hierarchy.start))
         if not is_stationary(system):
             raise CapabilityError(
-                "the evidence is maximised for operators that treat all positions alike and stationary priors only; "
+                "the evidence is maximized for operators that treat all positions alike and stationary priors only; "
                 "give the strength by hand"
             )
 

@@ -28,7 +28,7 @@ SHARE = 1.0  # both parts know the same
 
 
 @dataclass(frozen=True)
-class Predicted:
+class HeldOutPrediction:
     """p-values of the second part of the data, two-sided: small where it is unlike the prediction of the first.
 
     Parameters
@@ -70,7 +70,7 @@ def _compared(like: likelihoods.Gaussian, draws: PyTree, keys: Array) -> tuple[A
     return _distances(like, like.data, fitted), jax.lax.map(replica, (draws, keys))
 
 
-def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) -> Predicted:
+def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) -> HeldOutPrediction:
     """p-values of one half of the data under the posterior of the other half.
 
     Parameters
@@ -106,7 +106,7 @@ def predicted(post: Posterior, key, draw: Callable[[Posterior, Any], PyTree]) ->
     above = (1 + (replicas >= seen).sum(0)) / (number + 1)
     below = (1 + (replicas <= seen).sum(0)) / (number + 1)
     chi2, structure = np.minimum(1.0, 2 * np.minimum(above, below))
-    return Predicted(float(chi2), float(structure), number)
+    return HeldOutPrediction(float(chi2), float(structure), number)
 
 
-__all__ = ["Predicted", "predicted"]
+__all__ = ["HeldOutPrediction", "predicted"]

@@ -38,14 +38,14 @@ def image_extensions(
     out = [hdu("SCI", result.image, latent, None, *bunit)]
     if result.std is not None:
         out.append(hdu("ERR", result.std, latent, None, *bunit))
-    if result.evidence is not None:
+    if result.contraction is not None:
         card = ("CONTENT", "1 - variance / prior variance", "1: the data say it; 0: the prior does")
-        out.append(hdu("EVIDENCE", result.evidence, latent, "float32", card))
-    if result.evidence_starlet is not None:
-        out.append(hdu("EVIDENCE_STARLET", result.evidence_starlet, latent, "float32", *_scale_cards(result)))
-    if result.swap is not None:
-        card = ("CONTENT", "(SCI - that of another prior) / error", "SWAPPRI in the primary header")
-        out.append(hdu("SWAP", result.swap, latent, "float32", card))
+        out.append(hdu("CONTRACTION", result.contraction, latent, "float32", card))
+    if result.contraction_starlet is not None:
+        out.append(hdu("CONTRACTION_STARLET", result.contraction_starlet, latent, "float32", *_scale_cards(result)))
+    if result.comparison is not None:
+        card = ("CONTENT", "(SCI - that of another prior) / error", "CMPPRIOR in the primary header")
+        out.append(hdu("COMPARED", result.comparison, latent, "float32", card))
     if inpainted is not None:
         out.append(hdu("DQ", inpainted, latent, "int16", ("DQBIT1", "INPAINTED", "no valid datum lies over it")))
     if result.model is not None:
@@ -65,9 +65,9 @@ def image_extensions(
 
 
 def _scale_cards(result: Estimate) -> list[tuple[str, Any, str]]:
-    """What the planes of EVIDENCE_STARLET are."""
-    assert result.evidence_starlet is not None
-    count = len(result.evidence_starlet)
+    """What the planes of CONTRACTION_STARLET are."""
+    assert result.contraction_starlet is not None
+    count = len(result.contraction_starlet)
     cards: list[tuple[str, Any, str]] = [("CONTENT", "1 - variance / prior variance", "of starlet coefficients")]
     for plane in range(1, count):
         cards.append((f"SCALE{plane}", 2 ** (plane - 1), f"latent pixels: the details of plane {plane}"))

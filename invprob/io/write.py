@@ -68,8 +68,8 @@ def write_fits(
     | PRIMARY | no data; provenance, then the cards of the input image |
     | SCI | the estimate: flux per latent pixel on exactly the footprint of the data |
     | ERR | its standard deviation; where there is none the card NOERR says how to get one |
-    | EVIDENCE | 1 - variance / variance under the prior: what the data say, and what the prior |
-    | EVIDENCE_STARLET | the same for the starlet coefficients of the image (scale, y, x), finest first |
+    | CONTRACTION | 1 - variance / variance under the prior: what the data say, and what the prior |
+    | CONTRACTION_STARLET | the same for the starlet coefficients of the image (scale, y, x), finest first |
     | DQ | bit 1: no valid datum lies over this latent pixel |
     | MODEL | noiseless data that the estimate predicts, on the grid of the data |
     | RESID | (data - model) / sigma, NaN where no datum is valid |
@@ -184,13 +184,13 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
     if frame is not None:
         shape = tuple(frame.factor * n for n in frame.data_shape)
         draws = result.draws if isinstance(result, Samples) else None
-        latent = {name: getattr(result, name) for name in ("image", "std", "evidence", "swap", "inpainted")} | dict(
-            result.parts
-        )
+        latent = {
+            name: getattr(result, name) for name in ("image", "std", "contraction", "comparison", "inpainted")
+        } | dict(result.parts)
         if draws is not None:
             latent["draws"] = draws[0]
-        if result.evidence_starlet is not None:
-            latent["evidence_starlet"] = result.evidence_starlet[0]
+        if result.contraction_starlet is not None:
+            latent["contraction_starlet"] = result.contraction_starlet[0]
         for name, array in latent.items():
             if array is not None and np.shape(array) != shape:
                 raise OutputError(
@@ -201,7 +201,7 @@ def _check(result: Estimate, frame: Frame | None, path: Path) -> None:
                 raise OutputError(
                     f"{path} was not written: {name} has shape {np.shape(array)}, the data {frame.data_shape}"
                 )
-    for name in ("image", "std", "evidence", "evidence_starlet", "swap", "model", "residual"):
+    for name in ("image", "std", "contraction", "contraction_starlet", "comparison", "model", "residual"):
         array = getattr(result, name)
         if array is None:
             continue

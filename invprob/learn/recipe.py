@@ -69,7 +69,7 @@ class Recipe(BaseModel):
     network: NetworkSettings = NetworkSettings()  # type: ignore[call-arg]
     generator: GeneratorSettings | None = Field(None, description="train a generator, not a denoiser")
     start: str | None = Field(None, description="weights to begin with: a file, or a prior that is shipped")
-    steps: int = Field(8000, ge=1, description="steps of the optimiser")
+    steps: int = Field(8000, ge=1, description="steps of the optimizer")
     batch: int = Field(16, ge=1, description="stamps in a step")
     learning_rate: float = Field(1e-3, gt=0, lt=1, description="of Adam, at its largest")
     decay: float = Field(0.999, gt=0, lt=1, description="of the moving average of the weights")

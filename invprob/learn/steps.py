@@ -33,7 +33,7 @@ class Schedule:
     decay: float = 0.999
     memory: float = 0.99
 
-    def optimiser(self) -> optax.GradientTransformation:
+    def optimizer(self) -> optax.GradientTransformation:
         warm = max(1, self.steps // 40)
         last = max(self.steps, warm + 1)
         rate = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, warm, last)
@@ -41,24 +41,24 @@ class Schedule:
 
 
 class State(eqx.Module):
-    """Weights, their moving average, and the state of the optimiser."""
+    """Weights, their moving average, and the state of the optimizer."""
 
     network: PyTree
     average: PyTree
-    optimiser: PyTree
+    optimizer: PyTree
     step: Array
 
     @classmethod
     def first(cls, network: PyTree, schedule: Schedule) -> State:
         """Before the first step."""
-        optimiser = schedule.optimiser().init(eqx.filter(network, eqx.is_array))
+        optimizer = schedule.optimizer().init(eqx.filter(network, eqx.is_array))
         # copies: the memory of a state is used again
         copy = [jax.tree.map(lambda a: jnp.array(a) if eqx.is_array(a) else a, network) for _ in range(2)]
-        return cls(copy[0], copy[1], optimiser, jnp.zeros((), jnp.int32))
+        return cls(copy[0], copy[1], optimizer, jnp.zeros((), jnp.int32))
 
     def moved(self, gradient: PyTree, schedule: Schedule) -> State:
         """After a step along a gradient."""
-        updates, inner = schedule.optimiser().update(gradient, self.optimiser)
+        updates, inner = schedule.optimizer().update(gradient, self.optimizer)
         network = eqx.apply_updates(self.network, updates)
         # the average forgets the beginning faster
         kept = jnp.minimum(schedule.decay, (1.0 + self.step) / (10.0 + self.step))

@@ -15,7 +15,7 @@ class AbstractLikelihood(eqx.Module):
 
     @abstractmethod
     def log_prob(self, x: PyTree) -> Float[Array, ""]:
-        """Logarithm of the normalised density of the valid data."""
+        """Logarithm of the normalized density of the valid data."""
 
     @abstractmethod
     def residual(self, x: PyTree) -> PyTree:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from invprob.errors import InputError, UsageError
-from invprob.measure.measurement import Measurement, sources_table, summarise
+from invprob.measure.measurement import Measurement, sources_table, summarize
 from invprob.measure.moments import adaptive_ellipticity, centroid, circle, half_light_radius, inside
 from invprob.units import is_surface_brightness
 
@@ -178,7 +178,7 @@ def _measure(draws: np.ndarray, centre, radius, apertures, intervals, pixel_scal
                 found = adaptive_ellipticity(image, (y - v0, x - w0), sigma, radius or max(shape))
                 row[-2:] = (math.nan, math.nan) if found is None else found
         rows[:, -3] *= pixel_scale or 1
-        values, covariance, ends, more = summarise(rows, names, intervals, _UNDEFINED)
+        values, covariance, ends, more = summarize(rows, names, intervals, _UNDEFINED)
     else:
         more = [f"the centre {_pair(centre)} is not in the image: nothing was measured"]
         values, covariance = rows[0], np.full((len(names),) * 2, np.nan)

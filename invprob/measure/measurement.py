@@ -108,7 +108,7 @@ def _meta(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def summarise(
+def summarize(
     rows: Float[np.ndarray, "draw quantity"],
     names: Sequence[str],
     intervals: Sequence[float],

@@ -83,7 +83,7 @@ class PSF:
         pixel_scale: float | None = None,
         oversampling: float | None = None,
         includes_pixel: bool = True,
-        normalise: bool = False,
+        normalize: bool = False,
     ) -> PSF:
         """Check and centre an image of a point source.
 
@@ -93,7 +93,7 @@ class PSF:
             Array ``(y, x)``, background subtracted.
         pixel_scale, oversampling, includes_pixel
             See `PSF`.
-        normalise
+        normalize
             Divide by the sum.
 
         Returns
@@ -105,7 +105,7 @@ class PSF:
         ------
         InputError
             When the array is not two-dimensional or not finite, holds no positive flux, peaks on its edge, or
-            has a sum outside 0.9 to 1.05 that `normalise` does not allow to be divided out.
+            has a sum outside 0.9 to 1.05 that `normalize` does not allow to be divided out.
 
         Notes
         -----
@@ -115,12 +115,12 @@ class PSF:
         """
         array, warnings = _checked(image), []
         total = float(array.sum())
-        if normalise:
+        if normalize:
             array = array / total
         elif not SUM_RANGE[0] <= total <= SUM_RANGE[1]:
             raise InputError(
                 f"the PSF sums to {total:.4g}, not to about 1 ({SUM_RANGE[0]} to {SUM_RANGE[1]} is used as "
-                "given): subtract its background, or divide by the sum with --normalise-psf"
+                "given): subtract its background, or divide by the sum with --normalize-psf"
             )
         array, shift_warning = _centred(array)
         warnings += shift_warning

@@ -14,8 +14,8 @@ from invprob.operators.base import (
 from invprob.operators.convolve import CircularConvolve, Convolve, Shift, split_convolution, transfer_function
 from invprob.operators.fourier import FourierSynthesis, frequencies, half_shape, isometry
 from invprob.operators.function import Function, Jacobian
-from invprob.operators.pointwise import Fill, Multiply
-from invprob.operators.pytree import Each, Part, Stack, Sum, stack
+from invprob.operators.pointwise import Broadcast, Multiply
+from invprob.operators.pytree import BlockDiagonal, Part, Stack, Sum, stack
 from invprob.operators.resample import PixelBin
 from invprob.operators.select import Crop, Pad, Select
 
@@ -23,12 +23,12 @@ __all__ = [
     "AbstractLinearOperator",
     "AbstractOperator",
     "Adjoint",
+    "BlockDiagonal",
+    "Broadcast",
     "CircularConvolve",
     "Composition",
     "Convolve",
     "Crop",
-    "Each",
-    "Fill",
     "FourierSynthesis",
     "Function",
     "Gradient",

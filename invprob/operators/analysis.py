@@ -171,7 +171,7 @@ class Starlet(AbstractLinearOperator):
 
 
 class StarletDetails(AbstractLinearOperator):
-    """The detail coefficients of `Starlet`, each scale times a number: what a sparse prior penalises.
+    """The detail coefficients of `Starlet`, each scale times a number: what a sparse prior penalizes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Operators that act on each element: `Multiply` and `Fill`."""
+"""Operators that act on each element: `Multiply` and `Broadcast`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Multiply(AbstractLinearOperator):
         return None
 
 
-class Fill(AbstractLinearOperator):
+class Broadcast(AbstractLinearOperator):
     """One number spread over all pixels: a sky level, in the data's unit per pixel."""
 
     shape: tuple[int, ...] = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""Operators on pytrees: reach a part (`Part`), act on each part (`Each`), add the parts (`Sum`), `stack` outputs."""
+"""Operators on pytrees: `Part` of one, `BlockDiagonal` on each part, `Sum` of the parts, `stack` of outputs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Part(AbstractLinearOperator):
         return eqx.tree_at(lambda tree: tree[self.key], out, u)
 
     def fuse(self, right):
-        if isinstance(right, Each) and isinstance(right.operators[self.key], AbstractLinearOperator):
+        if isinstance(right, BlockDiagonal) and isinstance(right.operators[self.key], AbstractLinearOperator):
             return right.operators[self.key], Part(self.key, right.in_structure)
         return None
 
@@ -69,7 +69,7 @@ def _require_linear(operators) -> None:
             )
 
 
-class Each(AbstractLinearOperator):
+class BlockDiagonal(AbstractLinearOperator):
     """A linear operator for each entry of a pytree: block-diagonal.
 
     Parameters
@@ -101,8 +101,8 @@ class Each(AbstractLinearOperator):
         return self._map(lambda operator, part: operator.adjoint(part), u)
 
     def fuse(self, right):
-        if isinstance(right, Each):
-            return (Each(self._map(compose, right.operators)),)
+        if isinstance(right, BlockDiagonal):
+            return (BlockDiagonal(self._map(compose, right.operators)),)
         return None
 
 

@@ -26,7 +26,7 @@ MARGIN = 1.03  # ... and what it may be too small by
 DEGREE = 16  # of the polynomial for the square root
 
 
-class Auxiliary(eqx.Module):
+class AugmentedPosterior(eqx.Module):
     """A posterior with an auxiliary image u, ``u ~ N(x, C)``, and C at most the inverse of ``H = A.T N^-1 A``.
 
     Parameters
@@ -79,7 +79,7 @@ def _root(t: Any) -> Any:
     return np.sqrt((1 - t) / 2)
 
 
-def auxiliary(post: Posterior, share: float, depth: float) -> Auxiliary:
+def augment(post: Posterior, share: float, depth: float) -> AugmentedPosterior:
     """The auxiliary image for a posterior.
 
     Parameters
@@ -108,7 +108,7 @@ def auxiliary(post: Posterior, share: float, depth: float) -> Auxiliary:
     datum = jnp.zeros(out, dtype).at[tuple(n // 2 for n in out)].set(1)
     response = jnp.abs(jnp.fft.rfft2(like.operator.adjoint(datum))) ** 2
     first = Stationary(1 / (response + depth * jnp.max(response)), (ny, nx))
-    trial = Auxiliary(like, prior, first)
+    trial = AugmentedPosterior(like, prior, first)
 
     def grow(_, state):
         v, _ = state
@@ -118,7 +118,7 @@ def auxiliary(post: Posterior, share: float, depth: float) -> Auxiliary:
 
     start = jax.random.normal(jax.random.key(0), (ny, nx), dtype)
     _, largest = jax.lax.fori_loop(0, POWER_STEPS, grow, (start / jnp.sqrt(jnp.sum(start**2)), jnp.ones((), dtype)))
-    return Auxiliary(like, prior, Stationary(share / (MARGIN * largest) * first.power, (ny, nx)))
+    return AugmentedPosterior(like, prior, Stationary(share / (MARGIN * largest) * first.power, (ny, nx)))
 
 
-__all__ = ["Auxiliary", "auxiliary", "temperature"]
+__all__ = ["AugmentedPosterior", "augment", "temperature"]

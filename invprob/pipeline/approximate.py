@@ -125,5 +125,5 @@ def _cards(found: Approximate, config: Config, bias: str) -> Cards:
     cards["KHATMAX"] = (found.threshold, "largest k-hat that can be relied on")
     if bias:
         cards["BIAS"] = (bias, "")
-    cards["GATE"] = ("; ".join(found.failures) if found.failures else "passed", "")
+    cards["CONVCHK"] = ("; ".join(found.failures) if found.failures else "passed", "")
     return cards

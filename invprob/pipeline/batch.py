@@ -17,7 +17,7 @@ from invprob.optimize.loop import STATUS
 from invprob.optimize.solvers import AbstractSolver
 from invprob.pipeline.check import by_chains, check, check_solver
 from invprob.pipeline.deconvolve import assemble, flux_variance, pick_solver, random_key, views
-from invprob.pipeline.exact import Kept
+from invprob.pipeline.exact import DrawSummary
 from invprob.pipeline.fit import with_fit
 from invprob.pipeline.learned import compared
 from invprob.pipeline.prior import choose_strength
@@ -25,7 +25,7 @@ from invprob.pipeline.problem import MULTIPLE, Model, build_model, latent_frame
 from invprob.priors.weights_file import is_learned
 from invprob.progress import SILENT, Listener
 from invprob.results import Estimate, Samples, Status
-from invprob.sampling.samplers.gaussian import Perturbed, no_sums, summed
+from invprob.sampling.samplers.gaussian import PerturbationOptimization, no_sums, summed
 from invprob.units import is_surface_brightness
 
 
@@ -69,8 +69,8 @@ def deconvolve_many(
             f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
             f"prior without --positive (not prior {config.prior!r}, sampler {config.sampler!r})"
         )
-    if config.swap is not None or config.fission_test:
-        raise UsageError("swap and fission_test are for one image at a time: call deconvolve for each")
+    if config.compare_prior is not None or config.fission_test:
+        raise UsageError("compare_prior and fission_test are for one image at a time: call deconvolve for each")
     if not observations:
         return []
     with jax.enable_x64(config.dtype == "float64"):
@@ -83,7 +83,9 @@ def deconvolve_many(
         posts = [strength.post for strength in strengths]
         keys = jnp.stack([random_key(o, config) for o in observations])
         num_samples = config.num_exact if config.is_exact else 0
-        kept = [Kept(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts]
+        kept = [
+            DrawSummary(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts
+        ]
         solver, reason = pick_solver(posts[0], config)
         solved = _batch(_stacked(kept), keys, solver, num_samples, config.solver_steps)
         results = []
@@ -125,13 +127,13 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
     return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
 
 
-def _stacked(kept: list[Kept]) -> Kept:
+def _stacked(kept: list[DrawSummary]) -> DrawSummary:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
 
 
 @eqx.filter_jit
-def _batch(stamps: Kept, keys, solver: AbstractSolver, num_samples: int, max_steps: int):
-    sampler = Perturbed(max_steps=max_steps)
+def _batch(stamps: DrawSummary, keys, solver: AbstractSolver, num_samples: int, max_steps: int):
+    sampler = PerturbationOptimization(max_steps=max_steps)
 
     def one(stamp):
         kept, key = stamp

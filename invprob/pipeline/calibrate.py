@@ -70,7 +70,7 @@ def calibrate_configuration(
 
     Truths are drawn from the prior at the strength that is found for the image, data from the image's PSF, noise and
     mask, and the sampler of the configuration draws from the posterior of each. A sparse prior is made proper by a
-    Gaussian of `ANCHOR` standard deviations of the noise on each pixel (`invprob.priors.Anchored`).
+    Gaussian of `ANCHOR` standard deviations of the noise on each pixel (`invprob.priors.GaussianRegularized`).
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def calibrate_configuration(
         key = jax.random.key(config.seed)
         truths = None
         if not isinstance(post.prior, priors.HasSample):
-            prior = priors.Anchored(post.prior, ANCHOR * model.unit)  # type: ignore[arg-type]
+            prior = priors.GaussianRegularized(post.prior, ANCHOR * model.unit)  # type: ignore[arg-type]
             listener.note(f"drawing {num_cases} truths from the prior")
             truths = prior_draws(prior, jax.random.fold_in(key, 1), num_cases)
             post = Posterior(post.likelihood, prior)

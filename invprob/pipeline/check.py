@@ -46,8 +46,8 @@ def check(config: Config) -> None:
     if config.fission_test and (config.method != "sample" or config.samples_hyper):
         given = "sampled hyperparameters" if config.samples_hyper else f"method {config.method!r}"
         raise UsageError(f"fission_test goes with method 'sample' and a prior that is held fixed, not with {given}")
-    if config.swap is not None:
-        _check_swap(config)
+    if config.compare_prior is not None:
+        _check_comparison(config)
     _check_approximation(config)
     if config.solver not in ("auto", *NAMES):
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
@@ -55,28 +55,29 @@ def check(config: Config) -> None:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
 
 
-def _check_swap(config: Config) -> None:
-    if config.swap == config.prior:
-        raise UsageError(f"swap {config.swap!r} is the prior of the run itself: name another one")
-    if config.swap != "gaussian" and config.method == "map":
+def _check_comparison(config: Config) -> None:
+    if config.compare_prior == config.prior:
+        raise UsageError(f"compare_prior {config.compare_prior!r} is the prior of the run itself: name another one")
+    if config.compare_prior != "gaussian" and config.method == "map":
         raise UsageError(
-            f"swap needs errors to compare with, which method 'map' has with prior 'gaussian' alone: give --method "
-            f"sample, or --swap gaussian instead of {config.swap!r}"
+            f"compare_prior needs errors to compare with, which method 'map' has with prior 'gaussian' alone: give "
+            f"--method sample, or --compare-prior gaussian instead of {config.compare_prior!r}"
         )
-    if config.sky == "fit" and not (config.swap == config.prior == "gaussian"):
-        raise UsageError("swap compares two images of one sky: subtract it with --sky LEVEL")
-    check(swapped(config))
+    if config.sky == "fit" and not (config.compare_prior == config.prior == "gaussian"):
+        raise UsageError("compare_prior compares two images of one sky: subtract it with --sky LEVEL")
+    check(with_other_prior(config))
 
 
-def swapped(config: Config) -> Config:
+def with_other_prior(config: Config) -> Config:
     """The configuration with the other prior, whose parameters are found from the data."""
     changes: dict[str, object] = {
-        "prior": config.swap, "swap": None, "fission_test": False, "strength": "auto", "amplitude": None, "scale": None,
-        "slope": None, "sampler": "auto", "solver": "auto", "intervals": (), "noise_scale": 1.0, "psf_error": 0.0,
+        "prior": config.compare_prior, "compare_prior": None, "fission_test": False, "strength": "auto",
+        "amplitude": None, "scale": None, "slope": None, "sampler": "auto", "solver": "auto", "intervals": (),
+        "noise_scale": 1.0, "psf_error": 0.0,
     }  # fmt: skip
-    if config.swap == "gaussian":
+    if config.compare_prior == "gaussian":
         changes |= {"method": "map", "num_samples": None, "positive": False}
-    elif config.swap is not None and is_learned(config.swap):
+    elif config.compare_prior is not None and is_learned(config.compare_prior):
         changes |= {"positive": False}
     return config.model_copy(update=changes)
 
@@ -156,4 +157,4 @@ def check_method(model: Model, config: Config) -> None:
         check_solver(model, config)
 
 
-__all__ = ["by_chains", "check", "check_method", "check_solver", "swapped"]
+__all__ = ["by_chains", "check", "check_method", "check_solver", "with_other_prior"]

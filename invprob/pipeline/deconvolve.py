@@ -22,9 +22,9 @@ from invprob.operators.base import total
 from invprob.optimize.find_map import as_solver, find_map
 from invprob.optimize.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.pipeline.approximate import approximate
-from invprob.pipeline.check import by_chains, check, check_method, swapped
+from invprob.pipeline.check import by_chains, check, check_method, with_other_prior
 from invprob.pipeline.draws import chains, fission_cards, fit_trace, on_the_footprint, quality_cards
-from invprob.pipeline.exact import Kept, prior_variances
+from invprob.pipeline.exact import DrawSummary, prior_variances
 from invprob.pipeline.fit import with_fit
 from invprob.pipeline.learned import compared
 from invprob.pipeline.prior import choose_strength, hyper_cards
@@ -32,7 +32,7 @@ from invprob.pipeline.problem import Model, build_model
 from invprob.posterior import Posterior
 from invprob.progress import SILENT, Listener
 from invprob.results import Estimate, Samples, Status
-from invprob.sampling.samplers.gaussian import Perturbed, exact_sums, variance_along
+from invprob.sampling.samplers.gaussian import PerturbationOptimization, exact_sums, variance_along
 
 
 def views(post: Posterior, cut: Crop, x: PyTree, has_parts: bool) -> dict[str, Any]:
@@ -111,22 +111,24 @@ def deconvolve(
         if config.fission_test:
             key = jax.random.fold_in(random_key(observation, config), 1)
             found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
-    if config.swap is None:
+    if config.compare_prior is None:
         return found
-    listener.note(f"the same with prior {config.swap}")
-    return with_swap(found, deconvolve(observation, swapped(config), listener=listener), config.swap)
+    listener.note(f"the same with prior {config.compare_prior}")
+    return with_comparison(
+        found, deconvolve(observation, with_other_prior(config), listener=listener), config.compare_prior
+    )
 
 
-def with_swap(found: Estimate | Samples, other: Estimate | Samples, name: str) -> Estimate | Samples:
+def with_comparison(found: Estimate | Samples, other: Estimate | Samples, name: str) -> Estimate | Samples:
     """With the difference from the image of another prior, in units of both errors."""
     errors = [np.asarray(e.std, float) for e in (found, other) if e.std is not None]
-    swap = (np.asarray(found.image, float) - np.asarray(other.image, float)) / np.sqrt(sum(e**2 for e in errors))
+    difference = (np.asarray(found.image, float) - np.asarray(other.image, float)) / np.sqrt(sum(e**2 for e in errors))
     cards = {
-        "SWAPPRI": (name, "the other prior of SWAP"),
-        "SWAPRMS": (float(np.sqrt(np.mean(swap**2))), "root mean square of SWAP"),
-        "SWAPMAX": (float(np.abs(swap).max()), "largest absolute value of SWAP"),
+        "CMPPRIOR": (name, "the other prior of COMPARED"),
+        "CMPRMS": (float(np.sqrt(np.mean(difference**2))), "root mean square of COMPARED"),
+        "CMPMAX": (float(np.abs(difference).max()), "largest absolute value of COMPARED"),
     }
-    return replace(found, swap=swap, cards={**found.cards, **cards})
+    return replace(found, comparison=difference, cards={**found.cards, **cards})
 
 
 def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
@@ -168,10 +170,10 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
         return assemble(best, seen, None, observation, model, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
-    kept = Kept(post, cut, has_parts, config.method == "sample")
+    kept = DrawSummary(post, cut, has_parts, config.method == "sample")
     sums, parts, good = exact_sums(
         post, random_key(observation, config), config.num_exact, kept.squares, kept,
-        Perturbed(max_steps=config.solver_steps), progress=listener.draw,
+        PerturbationOptimization(max_steps=config.solver_steps), progress=listener.draw,
     )  # fmt: skip
     flux_variance, found = _flux_variance(post, cut, has_parts, config.solver_steps)
     good &= bool(found == 1)
@@ -199,7 +201,7 @@ def _sampled(observation, config, model, strength, listener, checkpoint) -> Samp
     found = replace(
         found, cards=cards, draws=on_the_footprint(model, found), latents=sky, effective_dof=dof if dof > 0 else None
     )
-    return _with_evidence(_with_errors(found, post, observation, model, config), post, model)
+    return _with_contraction(_with_errors(found, post, observation, model, config), post, model)
 
 
 def _approximated(observation, config, model, strength, listener) -> Samples:
@@ -208,15 +210,15 @@ def _approximated(observation, config, model, strength, listener) -> Samples:
     best = _with_errors(
         replace(found, cards={**strength.cards, **found.cards}), strength.post, observation, model, config
     )
-    return _with_evidence(best, strength.post, model)
+    return _with_contraction(best, strength.post, model)
 
 
-def _with_evidence(best: Samples, post: Posterior, model: Model) -> Samples:
+def _with_contraction(best: Samples, post: Posterior, model: Model) -> Samples:
     """With the map of evidence, where the variance of a pixel under the prior is known."""
     variance = float(_prior_variances(post, model.dtype)["pixel"])
     if best.std is None or not np.isfinite(variance):
         return best
-    return replace(best, evidence=1 - best.std**2 / variance)
+    return replace(best, contraction=1 - best.std**2 / variance)
 
 
 def _with_errors(found: Samples, post: Posterior, observation: Observation, model: Model, config: Config) -> Samples:
@@ -256,7 +258,7 @@ def assemble(
     model: Model,
     config: Config,
 ) -> Estimate | Samples:
-    """The result of a solution (`views`) and of its draws (`Kept`, stacked, with the means of the squares)."""
+    """The result of a solution (`views`) and of its draws (`DrawSummary`, stacked, with the means of the squares)."""
     subtracted = 0.0 if config.sky in ("none", "fit") else float(config.sky)
     cards = dict(best.cards)
     cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
@@ -286,7 +288,7 @@ def assemble(
     best = replace(best, std=np.sqrt(squares["pixel"]), effective_dof=best.num_data - trace, cards=cards)
     if np.isfinite(prior["pixel"]):
         by_scale = 1 - squares["starlet"] / prior["starlet"][:, None, None]
-        best = replace(best, evidence=1 - squares["pixel"] / prior["pixel"], evidence_starlet=by_scale)
+        best = replace(best, contraction=1 - squares["pixel"] / prior["pixel"], contraction_starlet=by_scale)
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from invprob.config import Config
-from invprob.diagnostics.convergence import Quality
+from invprob.diagnostics.convergence import ChainDiagnostics
 from invprob.errors import CapabilityError, UsageError
 from invprob.evidence.predictive import predicted
 from invprob.operators.base import total
@@ -59,14 +59,14 @@ def chains(target: Posterior | Hierarchy, config: Config, key, listener: Listene
     number = NUM_HYPER_DRAWS if isinstance(target, Hierarchy) else NUM_CHAIN_DRAWS
     number = number if config.num_samples is None else config.num_samples
     warmup = f", after {sampler.num_warmup} steps of warm-up each" if isinstance(sampler, AbstractMarkov) else ""
-    listener.note(f"sampling: {number} draws of {config.chains} chains{warmup} ({reason})")
+    listener.note(f"sampling: {number} draws of {config.num_chains} chains{warmup} ({reason})")
     found = sample(
-        target, key, number, sampler, num_chains=config.chains, progress=listener.step, checkpoint=checkpoint
+        target, key, number, sampler, num_chains=config.num_chains, progress=listener.step, checkpoint=checkpoint
     )
     for line in found.failures[:SHOWN]:
         listener.note(f"not mixed: {line}")
     if len(found.failures) > SHOWN:
-        listener.note(f"not mixed: and {len(found.failures) - SHOWN} more, in the header (GATE)")
+        listener.note(f"not mixed: and {len(found.failures) - SHOWN} more, in the header (CONVCHK)")
     found = replace(found, reason=reason)
     if not isinstance(target, Hierarchy):
         return found
@@ -82,14 +82,14 @@ def fission_cards(post: Posterior, config: Config, key, listener: Listener) -> C
     listener.note("drawing from half of the data, to predict the other half")
 
     def draw(half: Posterior, key):
-        found = sample(half, key, NUM_FISSION, sampler, num_chains=config.chains, progress=listener.step)
+        found = sample(half, key, NUM_FISSION, sampler, num_chains=config.num_chains, progress=listener.step)
         return jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:])), found.latents)
 
     found = predicted(post, key, draw)
     return {
-        "FISSION": (found.p_value, "p of half of the data, predicted by the other half"),
-        "FISSCHI2": (found.chi2, "of its chi-square"),
-        "FISSSTRU": (found.structure, "of its structure as wide as the PSF"),
+        "HELDPVAL": (found.p_value, "p of half of the data, predicted by the other half"),
+        "HELDCHI2": (found.chi2, "of its chi-square"),
+        "HELDMTCH": (found.structure, "of its structure as wide as the PSF"),
     }
 
 
@@ -135,19 +135,19 @@ def quality_cards(found: Samples, config: Config) -> Cards:
     """What the header says of the chains."""
     cards: Cards = {
         "SAMPLER": (found.solver, "how the draws were made"),
-        "NCHAINS": (config.chains, "chains"),
+        "NCHAINS": (config.num_chains, "chains"),
         "NSAMPLES": (found.steps, "draws of all chains"),
     }
     if found.bias:
         cards["BIAS"] = (found.bias, "of the sampler")
     quality = found.quality
-    if isinstance(quality, Quality):
-        cards["RHAT"] = (quality.worst_rhat, "largest rank-normalised R-hat")
+    if isinstance(quality, ChainDiagnostics):
+        cards["RHAT"] = (quality.worst_rhat, "largest rank-normalized R-hat")
         cards["ESSBULK"] = (quality.min_bulk_ess, "smallest bulk effective sample size")
         cards["ESSTAIL"] = (quality.min_tail_ess, "smallest tail effective sample size")
         if quality.e_bfmi is not None:
             cards["EBFMI"] = (float(np.min(quality.e_bfmi)), "smallest E-BFMI of a chain")
         if quality.transitions:
             cards["NDIVERG"] = (quality.divergent, "divergent transitions")
-    cards["GATE"] = ("; ".join(found.failures) if found.failures else "passed", "")
+    cards["CONVCHK"] = ("; ".join(found.failures) if found.failures else "passed", "")
     return cards

@@ -28,7 +28,7 @@ def planes(starlet: Starlet, x: Float[Array, "y x"]) -> Float[Array, "scale y x"
     return jnp.concatenate([found["details"], found["coarse"][None]])
 
 
-class Kept(eqx.Module):
+class DrawSummary(eqx.Module):
     """What is kept of a draw: sky, noise-weighted prediction, the image for `Samples`, and sums of squares.
 
     Parameters
@@ -79,7 +79,9 @@ def prior_variances(post: Posterior, dtype) -> dict[str, Array]:
     With the power spectrum P and the response w of a plane to a single pixel it is the mean of ``P |w|^2`` over all
     frequencies. Of a learned prior P is that of the images that it was trained on.
     """
-    gaussian = post.prior.matched() if isinstance(post.prior, DenoiserPrior) else post.prior.as_gaussian()
+    gaussian = (
+        post.prior.gaussian_approximation() if isinstance(post.prior, DenoiserPrior) else post.prior.as_gaussian()
+    )
     covariance = None if gaussian is None else gaussian.covariance
     if isinstance(covariance, Blocks):
         covariance = covariance.parts["image"]
@@ -95,4 +97,4 @@ def prior_variances(post: Posterior, dtype) -> dict[str, Array]:
     }
 
 
-__all__ = ["Kept", "planes", "prior_variances", "starlet_of"]
+__all__ = ["DrawSummary", "planes", "prior_variances", "starlet_of"]

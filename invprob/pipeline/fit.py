@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from invprob.diagnostics.goodness_of_fit import judge_fit
+from invprob.diagnostics.goodness_of_fit import goodness_of_fit
 from invprob.observation import Observation
 from invprob.results import Estimate
 
@@ -19,11 +19,11 @@ def with_fit(found: Found, observation: Observation) -> Found:
     if found.residual is None or not np.isfinite(found.residual).any():
         return found
     psf = None if observation.psf is None else observation.psf.on(observation.frame)
-    fit = judge_fit(found.residual, observation.variance, psf, found.effective_dof)
+    fit = goodness_of_fit(found.residual, observation.variance, psf, found.effective_dof)
     cards = {
-        "FIT": (fit.p_value, "p of residuals as large of a right model"),
+        "FITPVAL": (fit.p_value, "p of residuals as large of a right model"),
         "FITCHI2": (fit.chi2, "of their chi-square"),
-        "FITSTRU": (fit.structure, "of all of them as wide as the PSF"),
+        "FITMATCH": (fit.structure, "of all of them as wide as the PSF"),
         "FITPEAK": (fit.peak, "of the largest as wide as the PSF"),
         "RESPEAK": (fit.sigmas, "[sigma] largest residual as wide as the PSF"),
         "RESPEAKX": (fit.where[1] + 1, "its pixel of the data, from 1"),

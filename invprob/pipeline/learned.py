@@ -167,8 +167,8 @@ def learned_prior(model: Model, config: Config) -> tuple[DenoiserPrior | Generat
         outside = (*_other_noise(model, training, flux), *outside)
     cards: Cards = {
         "PRIORSHA": (training.hash, "SHA-256 of the learned prior's weights"),
-        "PRIORCRD": (model_card(config.prior)["card sha256"], "SHA-256 of the learned prior's card"),
-        "PRIORUNI": (flux, f"one unit of flux in {training.unit} of the training set ({known})"),
+        "MODLCARD": (model_card(config.prior)["card sha256"], "SHA-256 of the learned prior's card"),
+        "FLUXSCAL": (flux, f"one unit of flux in {training.unit} of the training set ({known})"),
         "INRANGE": (not outside, "whether the image is like the training set"),
     }
     if training.target_fwhm is not None:
@@ -216,7 +216,7 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
         return found
     asymmetries, lines = _asymmetry(np.asarray(found.image, float), _facts(load(config.prior)[1]).get("asymmetry"))
     cards: Cards = {**found.cards, **asymmetries}
-    if "FIT" in cards and cards["FIT"][0] < MISFIT:
+    if "FITPVAL" in cards and cards["FITPVAL"][0] < MISFIT:
         lines.append(_misfit(found))
     number = sum(name.startswith("RANGE") for name in cards)
     for i, line in enumerate(lines, number + 1):
@@ -228,9 +228,9 @@ def compared(found: Found, config: Config, listener: Listener = SILENT) -> Found
 def _misfit(found: Estimate) -> str:
     """How an image does not fit: what of its residuals is the least likely, and where."""
     known = {name: value for name, (value, _) in found.cards.items()}
-    p = f"= {known['FIT']:.0e}" if known["FIT"] > LEAST else f"< {LEAST:.0e}"
+    p = f"= {known['FITPVAL']:.0e}" if known["FITPVAL"] > LEAST else f"< {LEAST:.0e}"
     said = f"the image does not fit the data: its residuals have p {p}"
-    if known["FITCHI2"] > min(known["FITSTRU"], known["FITPEAK"]):
+    if known["FITCHI2"] > min(known["FITMATCH"], known["FITPEAK"]):
         where = f"{known['RESPEAK']:.1f} sigma at pixel ({known['RESPEAKX']}, {known['RESPEAKY']})"
         return f"{said}, the largest that is as wide as the PSF is {where}"
     residual = np.nan_to_num(np.asarray(found.residual))

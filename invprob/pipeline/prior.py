@@ -16,7 +16,7 @@ from invprob.config import Config
 from invprob.covariance import Stationary
 from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.evidence.fission import RTOL, strength_by_fission
-from invprob.evidence.marginal import Evidence, maximise_evidence
+from invprob.evidence.marginal import Evidence, maximize_evidence
 from invprob.optimize.find_map import as_solver
 from invprob.pipeline.learned import learned_prior, warnings
 from invprob.pipeline.problem import Model
@@ -139,7 +139,7 @@ def _evidence(model: Model, config: Config, listener: Listener) -> tuple[dict[st
         evidence, how = Evidence(theta, float("nan"), "by hand", 0), "set by hand"
     else:
         listener.note("choosing the prior's amplitude, scale and slope by their evidence")
-        evidence = maximise_evidence(hierarchy, note=listener.note)
+        evidence = maximize_evidence(hierarchy, note=listener.note)
         how = f"marginal likelihood, {evidence.method}"
         if evidence.at_bounds:
             how += f"; at its bound: {', '.join(n.removeprefix('log_') for n in evidence.at_bounds)}"

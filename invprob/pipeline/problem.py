@@ -16,10 +16,10 @@ from invprob.errors import UsageError
 from invprob.observation import Frame, Observation
 from invprob.operators import (
     AbstractLinearOperator,
+    BlockDiagonal,
+    Broadcast,
     Convolve,
     Crop,
-    Each,
-    Fill,
     Multiply,
     Pad,
     PixelBin,
@@ -81,7 +81,9 @@ class Model:
 
     def _likelihood(self, operator: AbstractLinearOperator) -> likelihoods.Gaussian:
         if self.others is not None:
-            each = Each({"image": operator, **{name: Fill(self.observed.data.shape) for name in self.others}})
+            each = BlockDiagonal(
+                {"image": operator, **{name: Broadcast(self.observed.data.shape) for name in self.others}}
+            )
             operator = compose(Sum(each.out_structure), each)
         return likelihoods.Gaussian(operator, self.observed.data, self.observed.noise)
 
@@ -172,7 +174,9 @@ def build_model(observation: Observation, config: Config, frame: Frame | None = 
     others = None
     if config.sky == "fit":
         level, width = _sky_prior(observation)
-        others = dict[str, priors.AbstractPrior](sky=priors.flat(jnp.asarray(level, dtype), jnp.asarray(width, dtype)))
+        others = dict[str, priors.AbstractPrior](
+            sky=priors.wide_gaussian(jnp.asarray(level, dtype), jnp.asarray(width, dtype))
+        )
     elif config.sky != "none":
         data = data - jnp.asarray(config.sky, dtype)
     _check_range(observation, dtype)

@@ -59,7 +59,8 @@ def read(config: Config) -> Observation:
 
 def run(
     config: Config, out: str | os.PathLike, *, overwrite: bool = False, plot: str | os.PathLike | None = None,
-    listener: Listener = SILENT, card: str | os.PathLike | None = None, draws_out: str | os.PathLike | None = None,
+    listener: Listener = SILENT, calibration: str | os.PathLike | None = None,
+    draws_out: str | os.PathLike | None = None,
 ) -> tuple[Estimate, Observation]:  # fmt: skip
     """Read, deconvolve and write.
 
@@ -75,7 +76,7 @@ def run(
         Picture to write, None for none.
     listener
         Who is told of the progress.
-    card
+    calibration
         Calibration card of this prior, whose hash and verdict go into the header.
     draws_out
         Store for all draws, see `invprob.io.store.write_draws`, None for none. With it the FITS file holds at most 100
@@ -95,7 +96,7 @@ def run(
     check_writable(out, overwrite)
     if draws_out is not None:
         _check_store(Path(draws_out), [out, *([] if plot is None else [Path(plot)])], config, overwrite)
-    calibrated = {} if card is None else card_cards(card, config)
+    calibrated = {} if calibration is None else calibration_cards(calibration, config)
     observation = read(config)
     check_output(out, observation.inputs, overwrite)
     if draws_out is not None:
@@ -144,7 +145,7 @@ def _deconvolve(observation: Observation, config: Config, out: Path, listener: L
     return result
 
 
-def card_cards(path: str | os.PathLike, config: Config) -> dict[str, tuple[Any, str]]:
+def calibration_cards(path: str | os.PathLike, config: Config) -> dict[str, tuple[Any, str]]:
     """What the header says of a calibration card.
 
     Raises

@@ -260,9 +260,9 @@ def _label(axes: Any, wcs: WCS | None, frame: Frame, left: bool) -> None:
     if wcs is not None:
         names = {"RA": "RA", "DEC": "Dec", "GLON": "l", "GLAT": "b"}
         # matplotlib leaves the place of each coordinate open; the one that changes most along x goes below
-        swapped = abs(wcs.pixel_scale_matrix[0, 0]) < abs(wcs.pixel_scale_matrix[0, 1])
+        with_other_prior = abs(wcs.pixel_scale_matrix[0, 0]) < abs(wcs.pixel_scale_matrix[0, 1])
         for i in (0, 1):
-            axis, edge = axes.coords[i], "b" if (i == 0) != swapped else "l"
+            axis, edge = axes.coords[i], "b" if (i == 0) != with_other_prior else "l"
             kind = wcs.wcs.ctype[i].split("-")[0]
             for place in (axis.set_ticks_position, axis.set_ticklabel_position, axis.set_axislabel_position):
                 place(edge)

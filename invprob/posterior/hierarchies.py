@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods, priors
-from invprob.covariance import Diagonal, without_levels
+from invprob.covariance import Diagonal, without_constants
 from invprob.errors import CapabilityError, UsageError
 from invprob.operators import Convolve
 from invprob.operators.base import Adjoint, compose
@@ -94,7 +94,7 @@ class StrengthModel(eqx.Module):
     def __call__(self, theta: PyTree) -> Posterior:
         factor = jnp.exp(theta["log_strength"])
         parts, treedef = _parts(self.post.prior)
-        scaled = [p.stronger(factor) if isinstance(p, Sparse) else p for p in parts]
+        scaled = [p.rescaled(factor) if isinstance(p, Sparse) else p for p in parts]
         return Posterior(self.post.likelihood, treedef.unflatten(scaled))
 
     @property
@@ -151,7 +151,7 @@ def strength_hierarchy(post: Posterior, factor: float = 1e3) -> Hierarchy:
     return Hierarchy(StrengthModel(post), start, lower, upper)
 
 
-class LouderModel(eqx.Module):
+class NoiseScaleModel(eqx.Module):
     """theta -> posterior with the noise's standard deviation times ``exp(theta["log_noise"])``."""
 
     build: Callable[[PyTree], Posterior]
@@ -187,12 +187,12 @@ def with_noise_scale(hierarchy: Hierarchy, factor: float = 3.0) -> Hierarchy:
     zero = jnp.zeros((), noise.variance.dtype)
     wide = jnp.log(zero + factor)
     return Hierarchy(
-        LouderModel(hierarchy.build), {**hierarchy.start, "log_noise": zero},
+        NoiseScaleModel(hierarchy.build), {**hierarchy.start, "log_noise": zero},
         {**hierarchy.lower, "log_noise": -wide}, {**hierarchy.upper, "log_noise": wide},
     )  # fmt: skip
 
 
-class WiderModel(eqx.Module):
+class PSFWidthModel(eqx.Module):
     """theta -> posterior with a PSF that is ``exp(theta["log_width"])`` times as wide as the kernel."""
 
     build: Callable[[PyTree], Posterior]
@@ -239,7 +239,7 @@ def with_psf_width(hierarchy: Hierarchy, kernel: Float[Array, "ky kx"], error: f
     zero = jnp.zeros((), kernel.dtype)
     wide = zero + 3**0.5 * error
     return Hierarchy(
-        WiderModel(hierarchy.build, kernel), {**hierarchy.start, "log_width": zero},
+        PSFWidthModel(hierarchy.build, kernel), {**hierarchy.start, "log_width": zero},
         {**hierarchy.lower, "log_width": -wide}, {**hierarchy.upper, "log_width": wide},
     )  # fmt: skip
 
@@ -248,7 +248,7 @@ def _predicted_variance(post: Posterior, likelihood: likelihoods.Gaussian) -> Fl
     """Prior variance of a datum in the middle of the frame, for the image alone."""
     system = post.linear_gaussian()
     assert system is not None
-    covariance = without_levels(system.covariance).operator
+    covariance = without_constants(system.covariance).operator
     signal = compose(system.operator, covariance, Adjoint(system.operator))
     shape = likelihood.data.shape
     middle = tuple(n // 2 for n in shape)

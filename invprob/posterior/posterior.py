@@ -48,7 +48,7 @@ class Posterior(eqx.Module):
         return self.prior.structure
 
     def log_prob(self, x: PyTree) -> Float[Array, ""]:
-        """Log-density at x, up to the evidence (and the prior's constant where it is not normalised)."""
+        """Log-density at x, up to the evidence (and the prior's constant where it is not normalized)."""
         if not isinstance(self.prior, HasLogProb):
             raise CapabilityError(
                 f"{type(self.prior).__name__} has no log_prob; choose a method that needs only what the prior has"
@@ -73,7 +73,7 @@ class Posterior(eqx.Module):
         x
             Direction.
         at
-            Where a non-linear operator is linearised; not needed for a linear one.
+            Where a non-linear operator is linearized; not needed for a linear one.
         """
         gaussian = self.prior.as_gaussian()
         if gaussian is None:
@@ -107,7 +107,7 @@ class Posterior(eqx.Module):
 class Pullback(eqx.Module):
     """A posterior as a function of other coordinates.
 
-    The Jacobian of T is left out: for a T that is not affine this is to be maximised, not sampled.
+    The Jacobian of T is left out: for a T that is not affine this is to be maximized, not sampled.
     """
 
     posterior: Posterior

@@ -15,26 +15,26 @@ from invprob.priors.capabilities import (
     capabilities,
 )
 from invprob.priors.constrained import LowerBound, Positive
-from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, flat
+from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, wide_gaussian
 from invprob.priors.generator import GeneratorPrior
 from invprob.priors.learned import Blurred, DenoiserPrior
 from invprob.priors.lognormal import LogNormal
 from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
 from invprob.priors.product import Product
-from invprob.priors.regularized import Anchored
+from invprob.priors.regularized import GaussianRegularized
 from invprob.priors.sparse import Analysis, StarletSparsity, TotalVariation, WaveletSparsity
 from invprob.priors.tfp import FromTFP
 
 __all__ = [
     "AbstractPrior",
     "Analysis",
-    "Anchored",
     "Blurred",
     "DenoiserPrior",
     "Exponential",
     "FromTFP",
     "Gaussian",
     "GaussianField",
+    "GaussianRegularized",
     "GeneratorPrior",
     "GroupNorm",
     "HasColouredDenoiser",
@@ -58,5 +58,5 @@ __all__ = [
     "TotalVariation",
     "WaveletSparsity",
     "capabilities",
-    "flat",
+    "wide_gaussian",
 ]

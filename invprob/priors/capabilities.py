@@ -46,7 +46,7 @@ class AbstractPrior(eqx.Module):
         """
         return None
 
-    def matched(self) -> "Gaussian | None":
+    def gaussian_approximation(self) -> "Gaussian | None":
         """A Gaussian of the same mean and variance, None where it is not known; a local search begins from it."""
         return self.as_gaussian()
 

@@ -68,7 +68,7 @@ class Denoiser(eqx.Module):
     filters of fainter and brighter images, and an image; of its widest modes only a part f is taken (`trust`). With the
     last layer of the network zero, as it begins, D is the denoiser of a Gaussian prior, exactly.
 
-    The network sees no normalised image: its inputs are ``asinh`` of the image in units of the noise and of what is
+    The network sees no normalized image: its inputs are ``asinh`` of the image in units of the noise and of what is
     expected. So it is told the flux.
 
     Parameters

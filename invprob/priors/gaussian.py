@@ -162,10 +162,10 @@ class GaussianField(AbstractGaussian):
         return Stationary(self.power(k), self.shape)
 
 
-def flat(value, sigma) -> Gaussian:
+def wide_gaussian(value, sigma) -> Gaussian:
     """A wide Gaussian for a nuisance number such as a sky level: mean ``value``, standard deviation ``sigma``."""
     value = jnp.asarray(value)
     return Gaussian(value, Diagonal(jnp.asarray(sigma, value.dtype) ** 2))
 
 
-__all__ = ["AbstractGaussian", "Gaussian", "GaussianField", "PowerLaw", "flat"]
+__all__ = ["AbstractGaussian", "Gaussian", "GaussianField", "PowerLaw", "wide_gaussian"]

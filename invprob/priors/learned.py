@@ -106,7 +106,7 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
         power = self.denoiser.power(self.shape, dtype) / self.gain**2
         return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.gain, dtype), Stationary(power, self.shape))
 
-    def matched(self) -> Gaussian:
+    def gaussian_approximation(self) -> Gaussian:
         return self.gaussian
 
     def denoise(self, x: Float[Array, "y x"], sigma: Float[Array, ""] | float) -> Float[Array, "y x"]:
@@ -158,7 +158,7 @@ class Blurred(HasScore):
     def score(self, x):
         return (self.prior.denoise(x, self.sigma) - x) / self.sigma.astype(x.dtype) ** 2
 
-    def matched(self) -> Gaussian:
+    def gaussian_approximation(self) -> Gaussian:
         gaussian = self.prior.gaussian
         power = gaussian.covariance.power + self.sigma**2  # type: ignore[attr-defined]
         return Gaussian(gaussian.mean, Stationary(power, self.prior.shape))

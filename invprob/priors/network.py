@@ -1,6 +1,6 @@
 """The network of a learned prior: a small U-net that sees the noise level, and any size of image.
 
-Images are periodic, arrays are ``(y, x, channel)``. Nothing is normalised over an image, so that what the network does
+Images are periodic, arrays are ``(y, x, channel)``. Nothing is normalized over an image, so that what the network does
 in one place does not depend on the size of the image or on what stands far away.
 """
 

@@ -32,7 +32,7 @@ class AbstractNorm(HasLogProb, HasProx):
         """``log p(0) - log p(u)``: the norm without the constant."""
 
     @abstractmethod
-    def stronger(self, factor: Float[Array, ""]) -> AbstractNorm:
+    def rescaled(self, factor: Float[Array, ""]) -> AbstractNorm:
         """The norm times a factor."""
 
     @property
@@ -67,7 +67,7 @@ class Laplace(AbstractNorm, HasSeparableProx, HasTransform, HasSample):
     def cost(self, u):
         return jnp.sum(jnp.abs(u) / self.scale)
 
-    def stronger(self, factor):
+    def rescaled(self, factor):
         return Laplace(self.scale / factor, self.shape)
 
     def log_prob(self, x):
@@ -173,7 +173,7 @@ class L1Norm(AbstractNorm, HasSeparableProx):
     def cost(self, u):
         return jnp.sum(self.weights * jnp.abs(u))
 
-    def stronger(self, factor):
+    def rescaled(self, factor):
         return L1Norm(self.weights * factor, self.shape)
 
     @property
@@ -217,7 +217,7 @@ class GroupNorm(AbstractNorm, HasSample):
     def cost(self, u):
         return jnp.sum(_length(u) / self.scale)
 
-    def stronger(self, factor):
+    def rescaled(self, factor):
         return GroupNorm(self.scale / factor, self.shape)
 
     def log_prob(self, x):

@@ -71,11 +71,11 @@ class Product(HasLogProb, HasSample):
         each = self._map(lambda part: part.as_transform())
         return Function(_Transforms(each), self._map(lambda part: part.as_transform().in_structure.tree))
 
-    def matched(self):
-        if any(part.matched() is None for part in self._leaves()):
+    def gaussian_approximation(self):
+        if any(part.gaussian_approximation() is None for part in self._leaves()):
             return None
-        mean = self._map(lambda part: part.matched().mean)
-        return Gaussian(mean, Blocks(self._map(lambda part: part.matched().covariance)))
+        mean = self._map(lambda part: part.gaussian_approximation().mean)
+        return Gaussian(mean, Blocks(self._map(lambda part: part.gaussian_approximation().covariance)))
 
     def start(self, solution, covariance):
         assert isinstance(covariance, Blocks)  # as `matched` gives it

@@ -14,7 +14,7 @@ from invprob.priors.capabilities import HasLogProb, HasTerms, capabilities
 from invprob.priors.gaussian import Gaussian
 
 
-class Anchored(HasLogProb, HasTerms):
+class GaussianRegularized(HasLogProb, HasTerms):
     """``p(x) ∝ prior(x) N(x; 0, std^2 I)``: a density of its own, with an integral whatever the prior leaves free.
 
     Total variation leaves constants free and the starlet its coarse scale, so that they have no draws. With this wide
@@ -70,4 +70,4 @@ class Anchored(HasLogProb, HasTerms):
         return self.prior.log_jacobian(c, unit)
 
 
-__all__ = ["Anchored"]
+__all__ = ["GaussianRegularized"]

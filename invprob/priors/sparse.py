@@ -28,7 +28,7 @@ class Analysis(HasLogProb, HasTerms):
 
     Notes
     -----
-    The constant is that of the prior of W x, and so not the one that normalises x.
+    The constant is that of the prior of W x, and so not the one that normalizes x.
     """
 
     prior: HasLogProb
@@ -80,9 +80,9 @@ class AbstractSparsity(HasLogProb, HasTerms):
     def rank(self) -> Float[Array, ""] | int:
         """Rank of W, numbers without a weight left out: ``|f W x|`` has the constant f to this power as a density."""
 
-    def stronger(self, factor: Float[Array, ""]) -> Self:
+    def rescaled(self, factor: Float[Array, ""]) -> Self:
         """The prior of a strength that is so many times this one."""
-        return eqx.tree_at(lambda prior: prior.norm, self, self.norm.stronger(factor))
+        return eqx.tree_at(lambda prior: prior.norm, self, self.norm.rescaled(factor))
 
     def log_prob(self, x):
         return -self.norm.cost(self.W(x))

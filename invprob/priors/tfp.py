@@ -73,7 +73,7 @@ class FromTFP(HasLogProb, HasSample):
         bijector = self.distribution.experimental_default_event_space_bijector()
         return jnp.zeros(()) if bijector is None else jnp.sum(bijector.forward_log_det_jacobian(c))
 
-    def matched(self):
+    def gaussian_approximation(self):
         try:
             mean, variance = self.distribution.mean(), self.distribution.variance()
         except NotImplementedError:
@@ -88,7 +88,7 @@ class FromTFP(HasLogProb, HasSample):
         What the data say of a pixel is taken out of its marginal under the matched Gaussian, as expectation
         propagation does.
         """
-        matched = self.matched()
+        matched = self.gaussian_approximation()
         if matched is None or len(self.distribution.event_shape) > 0:
             return solution
         assert isinstance(matched.covariance, Diagonal) and isinstance(covariance, Diagonal)  # as `matched` gives it

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # importing PyTree would import JAX
     from jaxtyping import PyTree
     from xarray import DataTree
 
-    from invprob.diagnostics.convergence import Quality
+    from invprob.diagnostics.convergence import ChainDiagnostics
 
 
 class Status(Enum):
@@ -58,10 +58,10 @@ class Estimate:
     image, std
         The latent image and its standard deviation on the data's footprint, flux per latent pixel. ``std`` is None
         where the method gives no error; `no_std` then says how to get one.
-    evidence
+    contraction
         ``1 - variance / variance under the prior`` of each pixel: near one where the data say what is there, near zero
         (or, by the scatter of the draws, below) where the prior does. None where the prior has no variance.
-    swap
+    comparison
         Image less that of another prior, in units of their errors; None where it was not asked for.
     evidence_starlet
         The same for the coefficients of the image in `invprob.operators.Starlet`, finest scale first and all that is
@@ -95,9 +95,9 @@ class Estimate:
     image: Float[np.ndarray, "y x"] | None = None
     std: Float[np.ndarray, "y x"] | None = None
     no_std: str = ""
-    evidence: Float[np.ndarray, "y x"] | None = None
-    evidence_starlet: Float[np.ndarray, "scale y x"] | None = None
-    swap: Float[np.ndarray, "y x"] | None = None
+    contraction: Float[np.ndarray, "y x"] | None = None
+    contraction_starlet: Float[np.ndarray, "scale y x"] | None = None
+    comparison: Float[np.ndarray, "y x"] | None = None
     parts: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     model: Float[np.ndarray, "Y X"] | None = None
     residual: Float[np.ndarray, "Y X"] | None = None
@@ -151,7 +151,7 @@ class Samples(Estimate):
     intervals: Mapping[str, Float[np.ndarray, "y x"]] = field(default_factory=dict)
     latents: PyTree = None
     latent_std: PyTree = None
-    quality: Quality | None = None
+    quality: ChainDiagnostics | None = None
     failures: tuple[str, ...] = ()
     bias: str = ""
     hyper: Mapping[str, Float[np.ndarray, "chain draw"]] = field(default_factory=dict)

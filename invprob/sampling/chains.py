@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from invprob.diagnostics.convergence import Streaming
-from invprob.diagnostics.monitors import Tracked
+from invprob.diagnostics.convergence import RunningMoments
+from invprob.diagnostics.monitors import MonitoredQuantities
 from invprob.optimize.loop import CHUNK_SECONDS, Checkpoint
 from invprob.posterior import Hierarchy, Posterior
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
@@ -90,7 +90,7 @@ class Record:
 
         def moments(mean, square, values):
             # step by step: how many steps a chunk has is a matter of time, and rounding is not to depend on that
-            seen = Streaming(first * values.shape[1], mean, square)
+            seen = RunningMoments(first * values.shape[1], mean, square)
             for draws in values:
                 seen = seen.add(draws)
             mean[...], square[...] = seen.mean, seen.squares
@@ -186,7 +186,7 @@ def run_chains(
     begun = time.monotonic()
     start, key = jax.random.split(key)
     problem, chains, finite = _start(sampler, post, start, num_chains)
-    tracked = Tracked(post.structure)
+    tracked = MonitoredQuantities(post.structure)
     one = eqx.filter_eval_shape(_seen, sampler, problem, view, tracked, chains)
     record, every = _empty(one, num_draws)
     size = int(np.clip(BUFFER_BYTES // max(_bytes(one[0]), 1), 1, BUFFER))

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance, Blocks, Diagonal, Stationary, white
 from invprob.errors import CapabilityError
-from invprob.operators import Each, Multiply
+from invprob.operators import BlockDiagonal, Multiply
 from invprob.operators.base import AbstractLinearOperator, Structure, compose, total
 from invprob.operators.fourier import half_shape
 from invprob.optimize.find_map import solve
@@ -117,7 +117,7 @@ def posterior_root(
     Parameters
     ----------
     operator
-        Linear (or linearised) forward operator.
+        Linear (or linearized) forward operator.
     noise
         Covariance of the noise.
     precisions
@@ -143,7 +143,7 @@ def posterior_root(
         roots.append(local_blend(1 / prior, response / response[0, 0], level, share))
     if len(roots) == 1 and structure.treedef == jax.tree.structure(0):
         return roots[0]
-    return Each(structure.treedef.unflatten(roots))
+    return BlockDiagonal(structure.treedef.unflatten(roots))
 
 
 def prior_precisions(prior: AbstractPrior, dtype) -> PyTree:
@@ -235,7 +235,7 @@ def _stiffness(g: Any, u: Array) -> Array:
     return (jnp.mean(squared, axis=(-2, -1), keepdims=True) if u.ndim > 2 else squared) * u
 
 
-class Unbounded(eqx.Module):
+class Unconstrained(eqx.Module):
     """A posterior as the density of unbounded coordinates u, ``x = constrain(u)``, with the Jacobian.
 
     Parameters
@@ -323,7 +323,7 @@ def coordinates(post: Posterior, max_steps: int = 2000) -> Coordinates:
         x = solve(post, max_steps=max_steps).x
         T = posterior_root(operator, like.noise, prior_precisions(prior, dtype), dtype)
         unit = _typical(T, dtype)
-        return Coordinates(Unbounded(post, unit), T, prior.unconstrain(x, unit))
+        return Coordinates(Unconstrained(post, unit), T, prior.unconstrain(x, unit))
     if prior.as_transform() is None:
         raise CapabilityError(
             f"no coordinates for a {type(prior).__name__} prior: it is neither Gaussian, nor of terms, nor pushed from "

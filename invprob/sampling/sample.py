@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from invprob.covariance import white
-from invprob.diagnostics.convergence import Gate, Quality, Streaming, assess
+from invprob.diagnostics.convergence import ChainDiagnostics, ConvergenceCriteria, RunningMoments, assess
 from invprob.errors import CapabilityError, UsageError
 from invprob.operators.base import Structure, vdot
 from invprob.optimize.choose import fits
@@ -22,7 +22,7 @@ from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore, cap
 from invprob.results import Samples, Status
 from invprob.sampling.chains import ChainRun, Record, SampleProgress, put_every, run_chains, thinning
 from invprob.sampling.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
-from invprob.sampling.samplers.gaussian import Perturbed, exact_draws, exact_sampler
+from invprob.sampling.samplers.gaussian import PerturbationOptimization, exact_draws, exact_sampler
 from invprob.sampling.samplers.gibbs import ScaleMixture
 from invprob.sampling.samplers.langevin import Langevin
 from invprob.sampling.samplers.messenger import Messenger
@@ -31,7 +31,9 @@ from invprob.sampling.samplers.strength import StrengthMixture
 from invprob.sampling.samplers.tfp import HMC, NUTS
 
 SAMPLERS: dict[str, Callable[..., AbstractSampler]] = {
-    "exact": lambda post, **settings: Perturbed() if isinstance(post, Hierarchy) else exact_sampler(post),
+    "exact": lambda post, **settings: (
+        PerturbationOptimization() if isinstance(post, Hierarchy) else exact_sampler(post)
+    ),
     "messenger": lambda post, **settings: Messenger(**settings),
     "gibbs": lambda post, **settings: ScaleMixture(**settings),
     "hmc": lambda post, **settings: HMC(**settings),
@@ -128,7 +130,7 @@ def sample(
     num_chains: int = 4,
     num_warmup: int | None = None,
     view: Callable[[PyTree], PyTree] = lambda x: x,
-    gate: Gate | None = None,
+    gate: ConvergenceCriteria | None = None,
     progress: Callable[[SampleProgress], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
 ) -> Samples:
@@ -197,7 +199,7 @@ def sample(
             "raise num_samples"
         )
     run = run_chains(post, sampler, key, num_chains, num_draws, view, progress=progress, checkpoint=checkpoint)
-    return _judged(post, sampler, reason, run, Gate() if gate is None else gate)
+    return _judged(post, sampler, reason, run, ConvergenceCriteria() if gate is None else gate)
 
 
 def check_score(prior: AbstractPrior, dtype) -> None:
@@ -244,7 +246,7 @@ def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, v
     latents = jax.tree.map(lambda a: np.zeros((1, num_samples // every, *a.shape), a.dtype), centre)
 
     def fold(seen: Any, values: Any) -> Any:
-        seen = jax.tree.map(lambda _: Streaming(), centre) if seen is None else seen
+        seen = jax.tree.map(lambda _: RunningMoments(), centre) if seen is None else seen
         first = jax.tree.leaves(seen)[0].count
         values = jax.tree.map(np.asarray, values)
         jax.tree.map(lambda kept, new: put_every(kept[0], first, every, new), latents, values)
@@ -260,14 +262,16 @@ def _independent(post, sampler: AbstractIndependent, reason, key, num_samples, v
     )  # fmt: skip
 
 
-def _counted(moments: Streaming, draws: np.ndarray) -> Streaming:
+def _counted(moments: RunningMoments, draws: np.ndarray) -> RunningMoments:
     # one at a time: a chunk in double precision, less its mean and squared, is many times its size
     for draw in draws:
         moments = moments.add(draw[None])
     return moments
 
 
-def _judged(post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: Gate) -> Samples:
+def _judged(
+    post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: ConvergenceCriteria
+) -> Samples:
     record, done = run.record, run.done
     latents = jax.tree.map(lambda a: np.swapaxes(a[: done // run.every], 0, 1), record.kept)
     variance = jax.tree.map(lambda s: s / max(done * record.accept.shape[1] - 1, 1), record.square)
@@ -300,7 +304,7 @@ def _stats(record: Record, done: int, every: int) -> dict[str, np.ndarray]:
     return {name: np.swapaxes(values[every - 1 : done : every], 0, 1) for name, values in known.items()}
 
 
-def _quality(record: Record, done: int) -> Quality:
+def _quality(record: Record, done: int) -> ChainDiagnostics:
     def by_chain(a):
         return np.swapaxes(a[:done], 0, 1)
 

@@ -35,7 +35,7 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
 
     Score against central differences of ``log_prob``; the constant against the dense normal density or, for
     one or two numbers, by quadrature (give a prior of one or two pixels to have it checked); ``prox`` against
-    a minimiser and against steps along each coordinate and along random directions, which decide it for a convex
+    a minimizer and against steps along each coordinate and along random directions, which decide it for a convex
     objective, sharp or not; the sum of ``as_terms`` against ``log_prob`` and the ``prox`` of each term;
     ``unconstrain`` and ``log_jacobian`` against ``constrain``; the moments of ``transform`` and ``sample``; jit and
     vmap.
@@ -77,7 +77,7 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
         near = abs(along - difference) <= allowed * (abs(difference) + abs(float(value)))
         require(near, prior, "score against log_prob", f"{along:.9g} against {difference:.9g}")
         if prior.normalized:
-            _check_normalised(prior, x)
+            _check_normalized(prior, x)
     if isinstance(prior, priors.HasProx):
         _check_prox(prior, x, d, dtype)
     if prior.as_terms() is not None:
@@ -106,7 +106,7 @@ def _check_coordinates(prior, c) -> None:
         require(abs(got - wanted) <= allowed, prior, "log_jacobian", f"{got:.9g}, dense {wanted:.9g}")
 
 
-def _check_normalised(prior, x) -> None:
+def _check_normalized(prior, x) -> None:
     flat, unravel = ravel_pytree(x)
     gaussian = prior.as_gaussian()
     if gaussian is not None:
@@ -132,7 +132,7 @@ def _check_normalised(prior, x) -> None:
 
         values = jax.lax.map(density, jnp.asarray(nodes, flat.dtype), batch_size=4096)
         total = float((weights * np.asarray(values)).sum())
-        require(abs(total - 1) < 1e-3, prior, "normalisation", f"the density integrates to {total:.6f}")
+        require(abs(total - 1) < 1e-3, prior, "normalization", f"the density integrates to {total:.6f}")
 
 
 def _check_prox(prior, x, d, dtype) -> None:

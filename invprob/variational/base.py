@@ -24,7 +24,7 @@ from invprob.variational.lanczos import log_volume, size_of
 CHUNK = 50  # draws in one compiled call
 
 
-class Chart(eqx.Module):
+class TargetDensity(eqx.Module):
     """A posterior as the density of flat coordinates c.
 
     Parameters
@@ -65,20 +65,20 @@ class Chart(eqx.Module):
         return self.where.latent(self.unravel(c))
 
     def log_joint(self, c: Float[Array, " n"]) -> Float[Array, ""]:
-        """``log p(data, c)``, up to the constant of a prior that is not normalised."""
+        """``log p(data, c)``, up to the constant of a prior that is not normalized."""
         return self.where.log_prob(self.unravel(c)) + self.log_volume
 
 
-def chart_of(where: Coordinates, key) -> Chart:
-    """The chart of coordinates whose determinant is not known, but computed."""
+def target_density(where: Coordinates, key) -> TargetDensity:
+    """The target of coordinates whose determinant is not known, but computed."""
     dtype = precision_of(where.origin)
     found = log_volume(where.T, key, dtype)
-    return Chart(where, jnp.asarray(found.value, dtype), jnp.asarray(found.error, dtype))
+    return TargetDensity(where, jnp.asarray(found.value, dtype), jnp.asarray(found.error, dtype))
 
 
-def is_normalized(post: Posterior, chart: Chart) -> bool:
+def is_normalized(post: Posterior, target: TargetDensity) -> bool:
     """Whether ``log_joint`` includes all constants: always in the coordinates of white noise, else as the prior's."""
-    return isinstance(chart.where.density, Whitened) or bool(getattr(post.prior, "normalized", False))
+    return isinstance(target.where.density, Whitened) or bool(getattr(post.prior, "normalized", False))
 
 
 class Draws(eqx.Module):
@@ -94,7 +94,7 @@ class AbstractDistribution(eqx.Module):
 
     @abstractmethod
     def log_prob(self, c: Float[Array, " n"]) -> Float[Array, ""]:
-        """Logarithm of the normalised density at c."""
+        """Logarithm of the normalized density at c."""
 
     @abstractmethod
     def draws(self, key, num: int) -> Draws:
@@ -102,17 +102,17 @@ class AbstractDistribution(eqx.Module):
 
 
 class Approximation(eqx.Module):
-    """An approximation q of a posterior: a distribution in the coordinates of a chart.
+    """An approximation q of a posterior: a distribution in the coordinates of a target.
 
     Parameters
     ----------
-    chart, q
+    target, q
         The coordinates, and the distribution of them.
     error
         Standard error of ``log q`` that all draws share, from its determinant.
     """
 
-    chart: Chart
+    target: TargetDensity
     q: AbstractDistribution
     error: Float[Array, ""]
 
@@ -124,15 +124,15 @@ class Approximation(eqx.Module):
 @eqx.filter_jit
 def _looked_at(approximation: Approximation, key, num: int, summary: Callable[[PyTree], Any]):
     """Log-densities and summaries of draws, and sums over them and their reflections of the deviation from c = 0."""
-    chart, q = approximation.chart, approximation.q
+    target, q = approximation.target, approximation.q
     draws = q.draws(key, num)
-    centre = chart.latent(jnp.zeros(chart.size, chart.dtype))
+    centre = target.latent(jnp.zeros(target.size, target.dtype))
 
     def one(pair):
         c, reflected = pair
-        x = chart.latent(c)
-        both = [jax.tree.map(jnp.subtract, a, centre) for a in (x, chart.latent(reflected))]
-        return chart.log_joint(c), q.log_prob(c), both, summary(x)
+        x = target.latent(c)
+        both = [jax.tree.map(jnp.subtract, a, centre) for a in (x, target.latent(reflected))]
+        return target.log_joint(c), q.log_prob(c), both, summary(x)
 
     log_p, log_q, both, kept = jax.lax.map(one, (draws.c, draws.reflected))
     sums = jax.tree.map(lambda a, b: jnp.sum(a + b, axis=0), *both)
@@ -143,7 +143,7 @@ def _looked_at(approximation: Approximation, key, num: int, summary: Callable[[P
 @eqx.filter_jit
 def _drawn(approximation: Approximation, key, num: int):
     draws = approximation.q.draws(key, num)
-    return jax.lax.map(approximation.chart.latent, draws.c)
+    return jax.lax.map(approximation.target.latent, draws.c)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +209,7 @@ class Approximate(Estimate):
         return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
     def log_prob(self, c: Float[Array, " n"]) -> Float[Array, ""]:
-        """``log q(c)`` in the flat coordinates of ``approximation.chart``."""
+        """``log q(c)`` in the flat coordinates of ``approximation.target``."""
         assert self.approximation is not None
         return self.approximation.log_prob(c)
 
@@ -240,7 +240,7 @@ class _Known:
             total = moments[0] if total is None else jax.tree.map(np.add, total, moments[0])
             square = moments[1] if square is None else jax.tree.map(np.add, square, moments[1])
         count = 2 * num
-        dtype = approximation.chart.dtype
+        dtype = approximation.target.dtype
         shift = jax.tree.map(lambda s: s / count, total)
         self.mean = jax.tree.map(lambda c, s: (c + s).astype(dtype), centre, shift)
         self.std = jax.tree.map(lambda q, s: np.sqrt(np.maximum(q / count - s**2, 0)), square, shift)
@@ -285,7 +285,7 @@ def judged(
     if known.outside:
         failures.append(f"{known.outside} of {num} draws lie where the posterior has no density")
     finite = np.isfinite(known.weights).all()
-    shared = np.hypot(float(approximation.chart.error), float(approximation.error))
+    shared = np.hypot(float(approximation.target.error), float(approximation.error))
     scatter = known.weights.std(ddof=1) / np.sqrt(num) if finite else np.inf
     x = more.pop("x", known.mean)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((x, known.std))):
@@ -298,7 +298,7 @@ def judged(
         image=np.asarray(x) if single else None, std=known.std if single else None,
         approximation=approximation, latent_std=known.std, std_error=1 / np.sqrt(2 * num),
         elbo=float(known.weights.mean()), elbo_error=float(np.hypot(scatter, shared)),
-        normalized=is_normalized(post, approximation.chart), khat=khat, threshold=threshold, num_draws=num,
+        normalized=is_normalized(post, approximation.target), khat=khat, threshold=threshold, num_draws=num,
         failures=tuple(failures), kept=known.kept, **more,
     )  # fmt: skip
 
@@ -317,13 +317,13 @@ class VariationalProgress:
 
 
 @dataclass(frozen=True)
-class Effort:
+class FitSettings:
     """What is spent on a fit; None: what the family suggests.
 
     Parameters
     ----------
     num_steps
-        Steps of the optimiser.
+        Steps of the optimizer.
     num_draws
         Draws of q in each step, in pairs about its centre.
     learning_rate
@@ -349,7 +349,7 @@ class AbstractFamily(eqx.Module):
     """A family of distributions, one of which stands for the posterior. It holds settings, no arrays."""
 
     name: eqx.AbstractClassVar[str]
-    effort: ClassVar[Effort] = Effort(1000, 8, 0.02)
+    effort: ClassVar[FitSettings] = FitSettings(1000, 8, 0.02)
 
     @abstractmethod
     def check(self, post: Posterior) -> None:
@@ -366,7 +366,7 @@ class AbstractFamily(eqx.Module):
         self,
         post: Posterior,
         key,
-        effort: Effort,
+        effort: FitSettings,
         where: Coordinates | None,
         progress: Callable[[VariationalProgress], None] | None,
     ) -> Fit:
@@ -384,10 +384,10 @@ __all__ = [
     "AbstractFamily",
     "Approximate",
     "Approximation",
-    "Chart",
     "Draws",
-    "Effort",
     "Fit",
+    "FitSettings",
+    "TargetDensity",
     "Variational",
     "VariationalProgress",
     "judged",

@@ -14,9 +14,9 @@ from invprob.covariance import AbstractCovariance, Blocks, Diagonal, Stationary
 from invprob.operators.base import Structure, zeros
 from invprob.posterior import Whitened
 from invprob.sampling.coordinates import Coordinates
-from invprob.variational.base import AbstractDistribution, Chart
+from invprob.variational.base import AbstractDistribution, TargetDensity
 from invprob.variational.local_gaussian import likelihood_dtype, local_system, most_probable, whitened
-from invprob.variational.stochastic_gradient import AbstractClimbing, about
+from invprob.variational.stochastic_gradient import AbstractStochasticVI, about
 
 
 @eqx.filter_jit
@@ -60,7 +60,7 @@ class CirculantNormal(AbstractDistribution):
         return about(self.mean, self.mean + jax.vmap(one)(jax.random.split(key, num)))
 
 
-class CirculantGaussian(AbstractClimbing):
+class CirculantGaussian(AbstractStochasticVI):
     """A normal distribution with a circulant covariance on the latent grid: one scale for each spatial frequency.
 
     Its coordinates are those in which the prior is white, scaled by the circulant approximation of the posterior there,
@@ -70,22 +70,22 @@ class CirculantGaussian(AbstractClimbing):
 
     name: ClassVar[str] = "circulant"
 
-    def chart(self, post, key):
+    def target(self, post, key):
         if post.prior.as_transform() is None:
-            return super().chart(post, key)
+            return super().target(post, key)
         problem = whitened(post, type(self).__name__)
         xi, _ = most_probable(problem)
         metric = _circulant(problem, xi)
         none = jnp.zeros((), likelihood_dtype(post))
-        return Chart(Coordinates(problem, metric.sqrt, xi), 0.5 * metric.logdet(), none)
+        return TargetDensity(Coordinates(problem, metric.sqrt, xi), 0.5 * metric.logdet(), none)
 
-    def start(self, chart, key):
+    def start(self, target, key):
         def scales(leaf):
             shape = (leaf.shape[0], leaf.shape[1] // 2 + 1) if len(leaf.shape) == 2 else leaf.shape
             return jnp.zeros(shape, leaf.dtype)
 
-        log_std = jax.tree.map(scales, chart.structure.like(chart.dtype))
-        return CirculantNormal(jnp.zeros(chart.size, chart.dtype), log_std, chart.structure)
+        log_std = jax.tree.map(scales, target.structure.like(target.dtype))
+        return CirculantNormal(jnp.zeros(target.size, target.dtype), log_std, target.structure)
 
 
 __all__ = ["CirculantGaussian", "CirculantNormal"]

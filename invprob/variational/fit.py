@@ -21,7 +21,7 @@ from invprob.variational.base import (
     AbstractDistribution,
     AbstractFamily,
     Draws,
-    Effort,
+    FitSettings,
     Variational,
     VariationalProgress,
     judged,
@@ -30,7 +30,7 @@ from invprob.variational.base import (
 from invprob.variational.circulant import CirculantGaussian
 from invprob.variational.lanczos import size_of
 from invprob.variational.metric_gaussian import MetricGaussian
-from invprob.variational.stochastic_gradient import AbstractClimbing, about
+from invprob.variational.stochastic_gradient import AbstractStochasticVI, about
 
 FLOW_LIMIT = 400  # numbers; the weights of its networks grow with them, and so does the work of finding them
 
@@ -54,7 +54,7 @@ class DiagonalNormal(AbstractDistribution):
         return about(self.mean, self._tfp.sample(num, seed=key))
 
 
-class MeanField(AbstractClimbing):
+class MeanField(AbstractStochasticVI):
     """Independent normal distributions of the coordinates.
 
     In coordinates that are correlated under the posterior it gives each its standard deviation with the others held
@@ -63,8 +63,8 @@ class MeanField(AbstractClimbing):
 
     name: ClassVar[str] = "mean field"
 
-    def start(self, chart, key):
-        none = jnp.zeros(chart.size, chart.dtype)
+    def start(self, target, key):
+        none = jnp.zeros(target.size, target.dtype)
         return DiagonalNormal(none, none)
 
 
@@ -88,7 +88,7 @@ class LowRankNormal(AbstractDistribution):
         return about(self.mean, self._tfp.sample(num, seed=key))
 
 
-class LowRank(AbstractClimbing):
+class LowRank(AbstractStochasticVI):
     """A normal distribution whose covariance is diagonal and of low rank, ``diag(s^2) + U U.T``.
 
     Parameters
@@ -108,10 +108,10 @@ class LowRank(AbstractClimbing):
         if self.rank < 1:
             raise UsageError(f"LowRank takes a rank of at least 1, not {self.rank}; for none use MeanField")
 
-    def start(self, chart, key):
-        none, rank = jnp.zeros(chart.size, chart.dtype), min(self.rank, chart.size)
+    def start(self, target, key):
+        none, rank = jnp.zeros(target.size, target.dtype), min(self.rank, target.size)
         # zero would be a saddle: the factor has no gradient there
-        factor = 0.1 * jax.random.normal(key, (chart.size, rank), chart.dtype) / jnp.sqrt(chart.size)
+        factor = 0.1 * jax.random.normal(key, (target.size, rank), target.dtype) / jnp.sqrt(target.size)
         return LowRankNormal(none, none, factor)
 
 
@@ -158,8 +158,8 @@ class RealNVP(AbstractDistribution):
         return Draws(forward(z), forward(-z), jnp.ones(num, bool))
 
 
-class Flow(AbstractClimbing):
-    """A normalising flow of affine couplings (RealNVP), for latents of up to some hundred numbers.
+class Flow(AbstractStochasticVI):
+    """A normalizing flow of affine couplings (RealNVP), for latents of up to some hundred numbers.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class Flow(AbstractClimbing):
     layers: int = 6
     width: int = 32
     name: ClassVar[str] = "flow"
-    effort: ClassVar[Effort] = Effort(3000, 32, 5e-3)
+    effort: ClassVar[FitSettings] = FitSettings(3000, 32, 5e-3)
 
     def __check_init__(self):
         if self.layers < 1 or self.width < 1:
@@ -197,16 +197,18 @@ class Flow(AbstractClimbing):
                 f"Flow is for latents of 2 to {FLOW_LIMIT} numbers, this one has {size}: use another family"
             )
 
-    def start(self, chart, key):
-        size = chart.size
+    def start(self, target, key):
+        size = target.size
         moved = size // 2
         given = size - moved
 
         def coupling(key):
-            first = jax.random.normal(key, (self.width, given), chart.dtype) / np.sqrt(given)
-            return Coupling(first, jnp.zeros(self.width, chart.dtype), jnp.zeros((2 * moved, self.width), chart.dtype))
+            first = jax.random.normal(key, (self.width, given), target.dtype) / np.sqrt(given)
+            return Coupling(
+                first, jnp.zeros(self.width, target.dtype), jnp.zeros((2 * moved, self.width), target.dtype)
+            )
 
-        none = jnp.zeros(size, chart.dtype)
+        none = jnp.zeros(size, target.dtype)
         return RealNVP(none, none, tuple(coupling(k) for k in jax.random.split(key, self.layers)))
 
 
@@ -254,7 +256,7 @@ def fit_variational(
     progress: Callable[[VariationalProgress], None] | None = None,
     summary: Callable[[PyTree], Any] = nothing,
 ) -> Variational:
-    """The distribution q of a family that maximises the evidence lower bound (ELBO), and how well it fits.
+    """The distribution q of a family that maximizes the evidence lower bound (ELBO), and how well it fits.
 
     ``ELBO = E_q[log p(data, c) - log q(c)] = log p(data) - KL(q | p)``.
 
@@ -312,7 +314,7 @@ def fit_variational(
     if num_samples < MIN_WEIGHTS:
         raise UsageError(f"k-hat needs at least {MIN_WEIGHTS} draws: raise num_samples from {num_samples}")
     fit_key, judge_key = jax.random.split(key)
-    fit = chosen.fit(post, fit_key, Effort(num_steps, num_draws, learning_rate), coordinates, progress)
+    fit = chosen.fit(post, fit_key, FitSettings(num_steps, num_draws, learning_rate), coordinates, progress)
     # who stops a fit does not want to wait for its draws
     number = MIN_WEIGHTS if fit.status is Status.INTERRUPTED else num_samples
     return judged(

@@ -21,7 +21,7 @@ from invprob.posterior import LinearGaussian, Posterior, Whitened
 from invprob.priors.capabilities import capabilities
 from invprob.sampling.coordinates import Coordinates
 from invprob.sampling.samplers.gaussian import DRAW_RTOL, perturbation
-from invprob.variational.base import AbstractDistribution, Approximation, Chart, Draws
+from invprob.variational.base import AbstractDistribution, Approximation, Draws, TargetDensity
 from invprob.variational.lanczos import log_determinant
 
 SOLVE_STEPS = 2000  # most conjugate-gradient steps of a draw
@@ -142,8 +142,8 @@ def local_gaussian(problem: Whitened, xi: PyTree, key, num_probes: int) -> Appro
     rest = log_determinant(compose(root, system.precision, root), key, num_probes, dtype)
     logdet = jnp.asarray(rest.value, dtype) - metric.logdet()
     none = jnp.zeros((), dtype)
-    chart = Chart(Coordinates(problem, Identity(problem.structure), xi), none, none)
-    return Approximation(chart, LocalGaussian(system, logdet), jnp.asarray(rest.error / 2, dtype))
+    target = TargetDensity(Coordinates(problem, Identity(problem.structure), xi), none, none)
+    return Approximation(target, LocalGaussian(system, logdet), jnp.asarray(rest.error / 2, dtype))
 
 
 __all__ = ["LocalGaussian", "local_gaussian", "local_system", "most_probable", "unit_covariance", "whitened"]

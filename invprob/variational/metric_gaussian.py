@@ -21,7 +21,7 @@ from invprob.optimize.solvers.base import DONE, NOT_FINITE
 from invprob.posterior import Posterior, Whitened
 from invprob.priors.gaussian import Gaussian
 from invprob.results import Status
-from invprob.variational.base import AbstractFamily, Effort, Fit, VariationalProgress
+from invprob.variational.base import AbstractFamily, Fit, FitSettings, VariationalProgress
 from invprob.variational.local_gaussian import (
     LocalGaussian,
     local_gaussian,
@@ -71,7 +71,7 @@ def _white_prior(structure: Structure, dtype) -> Gaussian:
 
 @eqx.filter_jit
 def _step(problem: Whitened, xi: PyTree, key, num_pairs: int):
-    """One step: draws with the metric at xi, then the mean that minimises the average over them."""
+    """One step: draws with the metric at xi, then the mean that minimizes the average over them."""
     system = local_system(problem, xi)
     q = LocalGaussian(system, jnp.zeros((), system.data.dtype))
     draws = q.draws(key, num_pairs)
@@ -106,7 +106,7 @@ class MetricGaussian(AbstractFamily):
     """
 
     name: ClassVar[str] = "metric"
-    effort: ClassVar[Effort] = Effort(12, 8, None)
+    effort: ClassVar[FitSettings] = FitSettings(12, 8, None)
 
     def check(self, post):
         whitened(post, type(self).__name__)

@@ -20,11 +20,11 @@ from invprob.variational.base import (
     AbstractDistribution,
     AbstractFamily,
     Approximation,
-    Chart,
     Draws,
     Fit,
+    TargetDensity,
     VariationalProgress,
-    chart_of,
+    target_density,
 )
 
 CHUNK_SECONDS = 0.5  # how long a user waits for a progress line or for Ctrl-C to be heard
@@ -37,37 +37,37 @@ def _adam() -> optax.GradientTransformation:
     return optax.scale_by_adam(eps=1e-4)  # of nats: a gradient that small is rounding, and not to be blown up
 
 
-def _loss(q: AbstractDistribution, chart: Chart, key, num_pairs: int) -> Float[Array, ""]:
+def _loss(q: AbstractDistribution, target: TargetDensity, key, num_pairs: int) -> Float[Array, ""]:
     """Minus the ELBO, whose gradient flows through the draws alone: at q = p it is zero for each draw."""
     draws = q.draws(key, num_pairs)
     held = jax.lax.stop_gradient(q)
 
     def one(c):
-        return held.log_prob(c) - chart.log_joint(c)
+        return held.log_prob(c) - target.log_joint(c)
 
     return jnp.mean(jax.vmap(one)(jnp.concatenate([draws.c, draws.reflected])))
 
 
 @eqx.filter_jit
-def _climb(q, carry, chart: Chart, key, first, until, total, rate, num_pairs: int):
+def _climb(q, carry, target: TargetDensity, key, first, until, total, rate, num_pairs: int):
     """Steps of Adam from ``first`` to ``until``, and the mean loss over them."""
     arrays, rest = eqx.partition(q, eqx.is_inexact_array)
 
     def step(i, state):
         arrays, carry, lost = state
         at = eqx.combine(arrays, rest)
-        value, gradient = eqx.filter_value_and_grad(_loss)(at, chart, jax.random.fold_in(key, i), num_pairs)
+        value, gradient = eqx.filter_value_and_grad(_loss)(at, target, jax.random.fold_in(key, i), num_pairs)
         updates, carry = _adam().update(gradient, carry)
         now = rate * 0.5 * (1 + jnp.cos(jnp.pi * i / total))
         arrays = jax.tree.map(lambda a, u: a - (now * u).astype(a.dtype), arrays, updates)
         return arrays, carry, lost + value
 
-    start = (arrays, carry, jnp.zeros((), chart.dtype))
+    start = (arrays, carry, jnp.zeros((), target.dtype))
     arrays, carry, lost = jax.lax.fori_loop(first, until, step, start)
     return eqx.combine(arrays, rest), carry, lost / (until - first)
 
 
-class AbstractClimbing(AbstractFamily):
+class AbstractStochasticVI(AbstractFamily):
     """A family fitted by stochastic gradients of the ELBO: Adam, its rate falling to zero along a cosine.
 
     Each step takes draws in pairs about the centre of q, and the gradient through the draws alone.
@@ -78,12 +78,12 @@ class AbstractClimbing(AbstractFamily):
     """
 
     @abstractmethod
-    def start(self, chart: Chart, key) -> AbstractDistribution:
+    def start(self, target: TargetDensity, key) -> AbstractDistribution:
         """Where the fit begins: near to white noise."""
 
-    def chart(self, post: Posterior, key) -> Chart:
+    def target(self, post: Posterior, key) -> TargetDensity:
         """The coordinates of the family: near to white noise under the posterior."""
-        return chart_of(_near_white(post), key)
+        return target_density(_near_white(post), key)
 
     def check(self, post):
         eqx.filter_eval_shape(coordinates, post)
@@ -94,15 +94,15 @@ class AbstractClimbing(AbstractFamily):
         pairs = -(-(effort.num_draws or suggested.num_draws or 8) // 2)
         rate = effort.learning_rate or suggested.learning_rate or 0.03
         keys = jax.random.split(key, 3)
-        chart = self.chart(post, keys[0]) if where is None else chart_of(where, keys[0])
-        q = self.start(chart, keys[1])
+        target = self.target(post, keys[0]) if where is None else target_density(where, keys[0])
+        q = self.start(target, keys[1])
         carry = _adam().init(eqx.filter(q, eqx.is_inexact_array))
         begun, done, length, status, history = time.monotonic(), 0, 8, Status.CONVERGED, []
         try:
             while done < total:
                 began, until = time.monotonic(), min(done + length, total)
                 first, last, whole = (jnp.asarray(n) for n in (done, until, total))  # numbers would be compiled in
-                found = _climb(q, carry, chart, keys[2], first, last, whole, jnp.asarray(rate, chart.dtype), pairs)
+                found = _climb(q, carry, target, keys[2], first, last, whole, jnp.asarray(rate, target.dtype), pairs)
                 q, carry, loss = jax.block_until_ready(found)
                 now, taken = time.monotonic(), until - done
                 done = until
@@ -116,7 +116,7 @@ class AbstractClimbing(AbstractFamily):
                 length = int(np.clip(taken / max(now - began, 1e-6) * CHUNK_SECONDS, 8, 4 * length))
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        return Fit(Approximation(chart, q, jnp.zeros((), chart.dtype)), status, done, tuple(history))
+        return Fit(Approximation(target, q, jnp.zeros((), target.dtype)), status, done, tuple(history))
 
 
 def about(centre: Array, c: Array) -> Draws:
@@ -124,4 +124,4 @@ def about(centre: Array, c: Array) -> Draws:
     return Draws(c, 2 * centre - c, jnp.ones(len(c), bool))
 
 
-__all__ = ["AbstractClimbing", "about"]
+__all__ = ["AbstractStochasticVI", "about"]

@@ -1,4 +1,4 @@
-"""Whether intervals of the flux of real galaxies cover the truth, over realisations of the noise, as a Markdown table.
+"""Whether intervals of the flux of real galaxies cover the truth, over realizations of the noise, as a Markdown table.
 
     python tests/benchmarks/coverage.py --refine 1 --dtype float32 --draws 400 --number 10 --out coverage.jsonl  # hours
     python tests/benchmarks/coverage.py 000047 --prior gaussian --refine 4 --number 50
@@ -57,7 +57,7 @@ class Case:
         return {"mask": inside, "total": np.ones_like(inside)}
 
     def run(self, simulation: Simulation, number: int) -> dict:
-        """One realisation: of each flux the truth, mean, error, and what covers it; status and seconds."""
+        """One realization: of each flux the truth, mean, error, and what covers it; status and seconds."""
         import invprob
 
         rng = np.random.default_rng([number, int(simulation.name)])
@@ -96,7 +96,7 @@ def records(path: Path | None) -> list[dict]:
 def runs(
     cases: Sequence[Case], simulations: Sequence[Simulation], number: int, path: Path | None
 ) -> Iterator[tuple[Case, str, list[dict]]]:
-    """The realisations of each case and file, done now or before."""
+    """The realizations of each case and file, done now or before."""
     done = {(r["case"], r["file"], r["number"]): r for r in records(path)}
     for case in cases:
         for simulation in simulations:
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", default="float64", choices=("float64", "float32"), help="chains are faster in float32"
     )
-    parser.add_argument("--number", type=int, default=20, help="realisations of the noise")
+    parser.add_argument("--number", type=int, default=20, help="realizations of the noise")
     parser.add_argument("--out", type=Path, help="file of lines of JSON, one a run; what is in it is not done again")
     given = parser.parse_args()
     simulations = list(files(given.names, given.folder))

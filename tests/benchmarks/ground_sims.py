@@ -3,7 +3,7 @@
     python tests/benchmarks/ground_sims.py scores             # the eight files by the command line
     python tests/benchmarks/ground_sims.py evidence           # the strengths found against a dense grid; minutes
     python tests/benchmarks/ground_sims.py whittle            # what the evidence of large images loses on small ones
-    python tests/benchmarks/ground_sims.py flux --number 50   # pulls of the flux over noise realisations; minutes
+    python tests/benchmarks/ground_sims.py flux --number 50   # pulls of the flux over noise realizations; minutes
     python tests/benchmarks/ground_sims.py flux --snr 1000 --number 10 --paired
 
 The simulations are real Hubble galaxies seen from the ground; each file holds its truth, its kernel and the mask inside
@@ -169,7 +169,7 @@ def files(names: Sequence[str], folder: Path = DATA) -> Iterator[Simulation]:
             yield simulation
 
 
-def realisations(
+def realizations(
     simulation: Simulation,
     number: int,
     *,
@@ -186,7 +186,7 @@ def realisations(
     simulation
         What is observed.
     number
-        Realisations of the noise.
+        Realizations of the noise.
     snr
         Signal to noise ratio of the object; default: that of the file.
     draws
@@ -294,17 +294,17 @@ def whittle(simulations: Sequence[Simulation]) -> None:
         with jax.enable_x64(True):
             model = build_model(observation, ip.Config(refine=REFINE))
             hierarchy = ip.field_hierarchy(model.likelihood, model.frame.shape)
-            exact = ip.maximise_evidence(hierarchy).log_evidence
-            rough = ip.maximise_evidence(hierarchy, exact_limit=0).theta
+            exact = ip.maximize_evidence(hierarchy).log_evidence
+            rough = ip.maximize_evidence(hierarchy, exact_limit=0).theta
             row(simulation.name, exact, ip.evidence.log_evidence(hierarchy.build(rough)) - exact)
 
 
 def flux(simulations: Sequence[Simulation], number: int, snr: float | None, draws: int, paired: bool) -> None:
-    """Mean pull of the stamp's flux over realisations of the noise, in its standard errors, and the bias."""
+    """Mean pull of the stamp's flux over realizations of the noise, in its standard errors, and the bias."""
     head("file", "S/N", "mean flux / truth - 1", "mean pull", "its standard errors", "scatter", "seconds a run")
     for simulation in simulations:
         truth, start = simulation.truth.sum(), time.perf_counter()
-        found = realisations(simulation, number, snr=snr, draws=draws, paired=paired)
+        found = realizations(simulation, number, snr=snr, draws=draws, paired=paired)
         seconds = (time.perf_counter() - start) / number
         pulls = (found[:, 0] - truth) / found[:, 1]
         scatter = float(pulls.std(ddof=1))
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="simulations such as 000047; default: all")
     parser.add_argument("--folder", type=Path, default=DATA, help="where the simulations are")
     parser.add_argument("--out", type=Path, help="keep the outputs of `scores` here")
-    parser.add_argument("--number", type=int, default=50, help="realisations of the noise")
+    parser.add_argument("--number", type=int, default=50, help="realizations of the noise")
     parser.add_argument("--snr", type=float, help="signal to noise ratio; default: the file's")
     parser.add_argument("--draws", type=int, default=32, help="draws behind each error of `flux`")
     parser.add_argument("--paired", action="store_true", help="each noise with both signs: shows the bias of `flux`")

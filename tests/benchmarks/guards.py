@@ -101,7 +101,7 @@ def rates(number: int) -> None:
             case = made(name, seed)
             result = invprob.deconvolve(case.observation, config)
             warned.append(not result.cards["INRANGE"][0])
-            fits.append([result.cards[key][0] for key in ("FIT", "FITCHI2", "FITSTRU", "FITPEAK")])
+            fits.append([result.cards[key][0] for key in ("FITPVAL", "FITCHI2", "FITMATCH", "FITPEAK")])
             found.append([r.cards["ASYMMP"][0] for r in (result, compared(replace(result, image=case.truth), config))])
         p = np.transpose(fits)
         parts = [f"{np.mean(part < limit):.2f}" for part in np.transpose(found) for limit in limits]
@@ -122,8 +122,8 @@ def pictured(cases: list[tuple[Case, invprob.Samples]], path: str) -> None:
         top = float(np.quantile(case.truth, 0.998))
         for ax, image in zip(line[:3], (case.observation.data / REFINE**2, case.truth, found.image), strict=True):
             ax.imshow(np.arcsinh(10 * image / top), origin="lower", cmap="gray", vmin=-0.3, vmax=3)
-        line[3].imshow(found.swap, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
-        line[4].imshow(found.evidence, origin="lower", cmap="viridis", vmin=0, vmax=1)
+        line[3].imshow(found.comparison, origin="lower", cmap="RdBu_r", vmin=-5, vmax=5)
+        line[4].imshow(found.contraction, origin="lower", cmap="viridis", vmin=0, vmax=1)
         line[0].set_ylabel(case.name)
         for ax in line:
             ax.set(xticks=[], yticks=[])
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
     parser.add_argument("--draws", type=int, default=100, help="of all chains")
-    parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--num-chains", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--rates", type=int, default=0, help="of each case, in how many a best image warns")
     parser.add_argument("--out", help="picture to write")
@@ -146,13 +146,13 @@ def main() -> None:
         return
     config = invprob.Config.make(
         prior="galaxies", method="sample", num_samples=args.draws, chains=args.chains, refine=REFINE, dtype="float32",
-        fission_test=True, swap="gaussian",
+        fission_test=True, compare_prior="gaussian",
     )  # fmt: skip
     done = []
     columns = {
-        "FIT": "p of residuals", "RESPEAK": "largest as wide as the PSF, sigma", "FISSION": "p by fission",
-        "FISSCHI2": "of chi-square", "FISSSTRU": "of structure", "SWAPRMS": "differs from Gaussian, rms",
-        "SWAPMAX": "at most", "ASYMM": "asymmetry", "ASYMMP": "of the training set",
+        "FITPVAL": "p of residuals", "RESPEAK": "largest as wide as the PSF, sigma", "HELDPVAL": "p by fission",
+        "HELDCHI2": "of chi-square", "HELDMTCH": "of structure", "CMPRMS": "differs from Gaussian, rms",
+        "CMPMAX": "at most", "ASYMM": "asymmetry", "ASYMMP": "of the training set",
     }  # fmt: skip
     head("case", "chi-square / datum", *columns.values(), "in range", "status", "seconds")
     for name in args.cases:

@@ -7,7 +7,7 @@
     python tests/benchmarks/learned.py ground             # the ground simulations, beside the other priors
     python tests/benchmarks/learned.py ground --noises 4 --others
     python tests/benchmarks/learned.py ground --more --others # of the 32 Hubble galaxies that have no simulation yet
-    python tests/benchmarks/learned.py ground --method sample --chains 1 --draws 40
+    python tests/benchmarks/learned.py ground --method sample --num-chains 1 --draws 40
     python tests/benchmarks/learned.py mask               # what the masks tell of ellipticities
     python tests/benchmarks/learned.py quality --number 16 # best images by seeing and signal to noise
     python tests/benchmarks/learned.py speed --draws 2000 # effective samples an hour, and the verdict of the gate
@@ -306,9 +306,9 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=40, help="galaxies")
     parser.add_argument("--method", default="map", choices=("map", "sample"))
     parser.add_argument("--draws", type=int, default=200, help="draws of all chains, or of each case")
-    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--num-chains", type=int, default=4)
     parser.add_argument("--files", nargs="*", help="numbers of ground simulations; default: all")
-    parser.add_argument("--noises", type=int, default=0, help="other realisations of the noise; default: the files'")
+    parser.add_argument("--noises", type=int, default=0, help="other realizations of the noise; default: the files'")
     parser.add_argument("--more", action="store_true", help="simulations of the other Hubble galaxies")
     parser.add_argument("--others", action="store_true", help="the other priors as well")
     parser.add_argument("--simulated", action="store_true", help="simulated galaxies with the noise of the real ones")

@@ -23,7 +23,7 @@ from learned import blurred, flux_and_size, prior_of
 
 from invprob.diagnostics.rank_statistics import bulk_ess
 from invprob.operators import Multiply, compose
-from invprob.optimize.data_augmentation import auxiliary
+from invprob.optimize.data_augmentation import augment
 from invprob.posterior import Posterior
 from invprob.sampling.sample import sample
 from invprob.sampling.samplers import Split
@@ -61,7 +61,7 @@ def posterior(prior, snr: float, place: str) -> Posterior:
 
 def slowest(post: Posterior, depth: float) -> float:
     """Autocorrelation time in sweeps of the slowest mode under a Gaussian prior of the same power."""
-    problem = auxiliary(post, Split.share, depth)
+    problem = augment(post, Split.share, depth)
     power, noise = post.prior.denoiser.power((SIDE, SIDE)), problem.covariance.power
     origin = problem.towards_data(jnp.zeros((SIDE, SIDE), jnp.float32))
 

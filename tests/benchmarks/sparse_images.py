@@ -2,7 +2,7 @@
 
 python tests/benchmarks/sparse_images.py scores                 # the eight files by the command line, every default
 python tests/benchmarks/sparse_images.py strengths              # the automatic strength beside the best by hand
-python tests/benchmarks/sparse_images.py flux 000002            # bias of the stamp's flux over noise realisations
+python tests/benchmarks/sparse_images.py flux 000002            # bias of the stamp's flux over noise realizations
 python tests/benchmarks/sparse_images.py star FIELD.fits                 # a star field
 python tests/benchmarks/sparse_images.py precision              # float32 against float64
 """
@@ -83,7 +83,7 @@ def strengths(simulations: Sequence[Simulation], given: argparse.Namespace) -> N
 
 
 def flux(simulations: Sequence[Simulation], given: argparse.Namespace) -> None:
-    """Bias of the flux over noise realisations; each noise with both signs, so that it cancels from the mean."""
+    """Bias of the flux over noise realizations; each noise with both signs, so that it cancels from the mean."""
     import invprob
 
     head("file", "bias of the stamp's flux", "its standard error", "scatter", "bias in mask", "mean relerr")
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--prior", default="starlet")
     parser.add_argument("--free", action="store_true", help="without --positive")
     parser.add_argument("--floor", type=float, default=1.0, help="of `flux`")
-    parser.add_argument("--number", type=int, default=50, help="realisations of `flux`")
+    parser.add_argument("--number", type=int, default=50, help="realizations of `flux`")
     parser.add_argument("--stars", type=int, default=3, help="number of stars of `star`")
     parser.add_argument("--fwhm", type=float, help="of the PSF in pixels; default: measured on it")
     parser.add_argument("--rtol", type=float, default=3e-5, help="of `precision`")

@@ -9,7 +9,7 @@ import pytest
 from invprob import priors
 from invprob.calibration import Independent, PureDraw, Thinned, calibrate, prior_draws
 from invprob.posterior import Posterior
-from invprob.sampling.samplers import HMC, Perturbed, ScaleMixture
+from invprob.sampling.samplers import HMC, PerturbationOptimization, ScaleMixture
 from tests.calibration.worlds import world
 
 STD = 3.0  # of the anchor, many times that of the noise
@@ -22,12 +22,12 @@ def sparse_world(name, side=8):
         "tv": lambda: priors.TotalVariation(shape, 1.0),
         "starlet": lambda: priors.StarletSparsity(shape, 0.5, scales=2),
     }[name]()
-    return Posterior(like, priors.Anchored(made, STD))
+    return Posterior(like, priors.GaussianRegularized(made, STD))
 
 
 def test_draws_of_a_prior_are_those_of_its_density():
     """On two pixels, against quadrature."""
-    prior = priors.Anchored(priors.TotalVariation((1, 2), 1.5), 1.0)
+    prior = priors.GaussianRegularized(priors.TotalVariation((1, 2), 1.5), 1.0)
     draws = np.asarray(prior_draws(prior, jax.random.key(0), 2000, ScaleMixture(num_warmup=100))).reshape(-1, 2)
     axis = np.linspace(-6, 6, 601)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 1, 2)
@@ -40,7 +40,7 @@ def test_draws_of_a_prior_are_those_of_its_density():
 
 
 def test_exact_draws_are_calibrated():
-    found = calibrate(world(side=8), PureDraw(Independent(Perturbed())), jax.random.key(0), num_cases=60)
+    found = calibrate(world(side=8), PureDraw(Independent(PerturbationOptimization())), jax.random.key(0), num_cases=60)
     assert found.passed, found.caught_by
 
 

@@ -232,7 +232,7 @@ def test_more_tests_than_can_be_told_apart():
     one = Outcome(
         dict.fromkeys(names, 0.0), dict.fromkeys(names, np.arange(19.0)), dict.fromkeys(names, 0), {}, nothing
     )
-    with pytest.raises(UsageError, match="summarise by less"):
+    with pytest.raises(UsageError, match="summarize by less"):
         judge([one] * 20, statistics.uniformity(20, 19), np.random.default_rng(0))
 
 

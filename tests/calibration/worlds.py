@@ -47,9 +47,9 @@ def world(*, side: int = SIDE, amplitude: float = AMPLITUDE, fwhm: float = FWHM,
     forward = operators.Convolve(psf(fwhm), grid)
     prior = priors.GaussianField(grid, priors.PowerLaw(amplitude, 0.1, 3.0))
     if sky:
-        each = operators.Each({"image": forward, "sky": operators.Fill((side, side))})
+        each = operators.BlockDiagonal({"image": forward, "sky": operators.Broadcast((side, side))})
         forward = operators.Sum(each.out_structure) @ each
-        prior = priors.Product({"image": prior, "sky": priors.flat(0.5, 1.0)})
+        prior = priors.Product({"image": prior, "sky": priors.wide_gaussian(0.5, 1.0)})
     like = likelihoods.Gaussian(forward, jnp.zeros((side, side)), Diagonal(jnp.asarray(variance)), jnp.asarray(valid))
     return Posterior(like, prior)
 

@@ -78,7 +78,7 @@ def test_the_extensions(job):
     folder, _, _ = job
     shape = fits.getdata(GROUND, "SCI").shape
     with fits.open(folder / "out.fits", checksum=True) as hdus:
-        names = ["PRIMARY", "SCI", "ERR", "EVIDENCE", "EVIDENCE_STARLET", "DQ", "MODEL", "RESID", "PSF"]
+        names = ["PRIMARY", "SCI", "ERR", "CONTRACTION", "CONTRACTION_STARLET", "DQ", "MODEL", "RESID", "PSF"]
         assert [h.name for h in hdus] == names
         for name in ("SCI", "ERR", "DQ"):
             assert hdus[name].data.shape == tuple(2 * n for n in shape)
@@ -215,12 +215,12 @@ def test_options_reach_the_configuration(monkeypatch, tmp_path):
     }  # fmt: skip
     inputs = {"psf": "p.fits", "variance": "v.fits:std", "noise_std": 0.5, "pixel_scale": 0.2, "psf_pixel_scale": 0.1}
     words = [w for k, v in {**options, **inputs}.items() for w in ("--" + k.replace("_", "-"), str(v))]
-    flags = ["--normalise-psf", "--psf-without-pixel", "--config", str(tmp_path / "c.toml")]
+    flags = ["--normalize-psf", "--psf-without-pixel", "--config", str(tmp_path / "c.toml")]
     assert CliRunner().invoke(app, ["deconvolve", "image.fits", *words, *flags]).exit_code == 0
     (config,) = seen
     assert {k: getattr(config, k) for k in options} == options
     assert {k: getattr(config.input, k) for k in inputs} == inputs
-    assert config.input.normalise_psf and config.input.psf_without_pixel
+    assert config.input.normalize_psf and config.input.psf_without_pixel
     assert (config.input.image, config.input.mask, config.slope) == ("image.fits", "m.fits", 2.0)
 
 

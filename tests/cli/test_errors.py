@@ -57,7 +57,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--method", "nope"], "'map', 'sample', 'vi' or 'laplace'"),
         (["--method", "vi", "--family", "nope"], "no family is called 'nope'; there are auto, metric, "),
         (["--family", "metric"], "family 'metric' is one of method 'vi': give --method vi, not map"),
-        (["--method", "vi", "--chains", "2"], "chains = 2 is for method 'sample': leave it out with method 'vi'"),
+        (["--method", "vi", "--num-chains", "2"], "chains = 2 is for method 'sample': leave it out with method 'vi'"),
         (["--method", "laplace", "--sampler", "nuts"], "sampler = 'nuts' is for method 'sample'"),
         (["--method", "vi", "--solver", "cg"], "solver = 'cg' is for method 'map'"),
         (["--method", "vi", "--num-samples", "0"], "method 'vi' needs num_samples of at least 25, not 0"),
@@ -84,7 +84,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--method", "sample", "--intervals", "68,x"], "--intervals takes percentages such as 68,95, not '68,x'"),
         (["--method", "sample", "--intervals", "168"], "percentages between 0 and 100"),
         (["--intervals", "68"], "intervals come from draws: give --method sample, vi or laplace"),
-        (["--chains", "0"], "chains = 0"),
+        (["--num-chains", "0"], "chains = 0"),
         (["--prior", "lognormal", "--positive"], "--positive does not go with this prior"),
         (["--prior", "starlet", "--solver", "cg"], "solver 'cg' does not fit: conjugate gradients need"),
         (["--floor", "-1"], "floor = -1.0"),
@@ -155,13 +155,13 @@ def test_bad_psf(place):
     assert "none.fits" in refused(65, *options, "none.fits")
     kernel = psf_image()
     fits.PrimaryHDU(3 * kernel).writeto(place / "three.fits")
-    assert "--normalise-psf" in refused(65, *options, "three.fits")
+    assert "--normalize-psf" in refused(65, *options, "three.fits")
     kernel[4, 4] = np.nan
     fits.PrimaryHDU(kernel).writeto(place / "nan.fits")
     refused(65, *options, "nan.fits")
-    refused(65, *options, "nan.fits", "--normalise-psf")
+    refused(65, *options, "nan.fits", "--normalize-psf")
     fits.PrimaryHDU(np.zeros((9, 9))).writeto(place / "zero.fits")
-    refused(65, *options, "zero.fits", "--normalise-psf")
+    refused(65, *options, "zero.fits", "--normalize-psf")
 
 
 def test_outputs_that_cannot_be_written(place, monkeypatch):

@@ -6,7 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from invprob.diagnostics.convergence import Gate, Mixing, Quality, Streaming, assess
+from invprob.diagnostics.convergence import (
+    ChainDiagnostics,
+    ConvergenceCriteria,
+    RankStatistics,
+    RunningMoments,
+    assess,
+)
 from invprob.errors import InputError, UsageError
 from tests.diagnostics.chains import autoregressive, independent, shifted, stuck, two_modes, wider
 
@@ -16,12 +22,14 @@ MANY = 10_000
 def perfect(size):
     """The numbers of quantities that mix as well as can be."""
     many, no = np.full(size, 1e4), np.zeros(size, bool)
-    return Mixing(rhat=np.ones(size), bulk_ess=many, tail_ess=many, within_ess=many, never_moved=no, not_finite=no)
+    return RankStatistics(
+        rhat=np.ones(size), bulk_ess=many, tail_ess=many, within_ess=many, never_moved=no, not_finite=no
+    )
 
 
 def quality(num_chains=4, num_draws=1000, **known):
     """A quality without fault but for what is given."""
-    return Quality({"pixels": perfect((10, 10)), **known.pop("groups", {})}, num_chains, num_draws, **known)
+    return ChainDiagnostics({"pixels": perfect((10, 10)), **known.pop("groups", {})}, num_chains, num_draws, **known)
 
 
 def with_one(group, at, **values):
@@ -29,7 +37,7 @@ def with_one(group, at, **values):
     arrays = {name: getattr(group, name).copy() for name in ("rhat", "bulk_ess", "tail_ess", "within_ess")}
     for name, value in values.items():
         arrays[name][at] = value
-    return Mixing(**arrays, never_moved=group.never_moved, not_finite=group.not_finite)
+    return RankStatistics(**arrays, never_moved=group.never_moved, not_finite=group.not_finite)
 
 
 # --- rates -----------------------------------------------------------------------------------------------------
@@ -37,7 +45,7 @@ def with_one(group, at, **values):
 
 def test_many_independent_quantities_pass():
     found = assess({"pixels": independent((4, 250, 100, 100))})
-    assert Gate().judge(found) == ()
+    assert ConvergenceCriteria().judge(found) == ()
     rhat = found.groups["pixels"].rhat
     assert np.sum(rhat > 1.01) > 5, "the scatter of R-hat has to be allowed for: a bare 1.01 would refuse these"
     assert found.worst_rhat == rhat.max() > 1.01
@@ -45,10 +53,10 @@ def test_many_independent_quantities_pass():
 
 def refused(draws, among=MANY, gate=None):
     """For each quantity, whether the gate refuses it as one of many others that are without fault."""
-    gate = gate or Gate()
+    gate = gate or ConvergenceCriteria()
     bad = assess({"bad": draws})
     group, size = bad.groups["bad"], bad.groups["bad"].rhat.size
-    crowd = Quality({"bad": group, "others": perfect(among - size)}, bad.num_chains, bad.num_draws)
+    crowd = ChainDiagnostics({"bad": group, "others": perfect(among - size)}, bad.num_chains, bad.num_draws)
     least = 0.5 * gate.min_ess  # one in a thousand may have less than min_ess
     return (group.rhat > gate.rhat_limit(group, crowd)) | (np.minimum(group.bulk_ess, group.tail_ess) < least)
 
@@ -72,17 +80,17 @@ def test_slow_chains_are_found():
 
 @pytest.mark.parametrize("change", [stuck, shifted, wider, two_modes], ids=lambda f: f.__name__)
 def test_bad_chains_fail_in_words(change):
-    lines = Gate().judge(assess({"pixels": change(independent((4, 250, 20, 20)))}))
+    lines = ConvergenceCriteria().judge(assess({"pixels": change(independent((4, 250, 20, 20)))}))
     assert lines and all(":" in line and len(line) < 200 for line in lines)
     assert any(line.startswith("R-hat 1.") and "of pixels at (" in line for line in lines)
 
 
 def test_the_limit_grows_with_the_number_of_quantities_and_falls_with_their_effective_size():
-    gate = Gate()
+    gate = ConvergenceCriteria()
 
     def limit(size, **numbers):
         group = with_one(perfect(size), 0, **numbers)
-        return gate.rhat_limit(group, Quality({"pixels": group}, 4, 1000))[0]
+        return gate.rhat_limit(group, ChainDiagnostics({"pixels": group}, 4, 1000))[0]
 
     assert limit(MANY) == 1.01
     assert abs(limit(MANY, within_ess=1000.0) - 1.0262) < 1e-3
@@ -100,7 +108,7 @@ def test_the_limit_grows_with_the_number_of_quantities_and_falls_with_their_effe
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_many_independent_quantities_pass_always(seed):
-    assert Gate().judge(assess({"pixels": independent((4, 250, MANY), seed)})) == ()
+    assert ConvergenceCriteria().judge(assess({"pixels": independent((4, 250, MANY), seed)})) == ()
 
 
 @pytest.mark.slow
@@ -108,7 +116,7 @@ def test_many_independent_quantities_pass_always(seed):
 def test_many_correlated_quantities_pass(rho, draws):
     """An effective size of 800 (3000 for the antithetic chains) is enough for 10^4 of them."""
     found = assess({"pixels": autoregressive(rho, (4, draws, MANY))})
-    assert Gate().judge(found) == ()
+    assert ConvergenceCriteria().judge(found) == ()
     assert np.mean(found.groups["pixels"].rhat > 1.01) > 1e-3
 
 
@@ -127,29 +135,33 @@ def test_how_much_is_found():
 
 
 def test_nothing_to_say():
-    assert Gate().judge(quality()) == ()
+    assert ConvergenceCriteria().judge(quality()) == ()
     assert quality().notes == ()
 
 
 def test_rhat_in_words():
     bad = with_one(with_one(perfect((10, 10)), (3, 4), rhat=1.083), (5, 5), rhat=1.02)
-    assert Gate().judge(quality(groups={"starlet scale 3": bad})) == (
+    assert ConvergenceCriteria().judge(quality(groups={"starlet scale 3": bad})) == (
         "R-hat 1.083 of starlet scale 3 at (3, 4), at most 1.010 allowed (2 of 100 fail): run longer (num_warmup, "
         "num_samples)",
     )
     flux = with_one(perfect(()), (), rhat=np.inf)
-    assert Gate().judge(quality(groups={"flux": flux}))[0].startswith("R-hat inf of flux, at most 1.010 allowed: run")
+    assert (
+        ConvergenceCriteria()
+        .judge(quality(groups={"flux": flux}))[0]
+        .startswith("R-hat inf of flux, at most 1.010 allowed: run")
+    )
 
 
 def test_the_line_is_about_the_quantity_furthest_above_its_limit():
     slow = with_one(with_one(perfect(100), 3, rhat=1.020, within_ess=800.0), 7, rhat=1.015)
-    (line,) = Gate().judge(quality(groups={"stars": slow}))
+    (line,) = ConvergenceCriteria().judge(quality(groups={"stars": slow}))
     assert line.startswith("R-hat 1.015 of stars at 7, at most 1.010 allowed (1 of 100 fail)")
 
 
 def test_effective_sizes_in_words():
     group = with_one(perfect(20), 3, bulk_ess=212.0, tail_ess=30.0)
-    assert Gate().judge(quality(groups={"scale 1": group})) == (
+    assert ConvergenceCriteria().judge(quality(groups={"scale 1": group})) == (
         "bulk ESS 212 of scale 1 at 3, at least 400 needed (1 of 20 fail): draw 1.9 times as many (num_samples)",
         "tail ESS 30 of scale 1 at 3, at least 400 needed (1 of 20 fail): the chains do not mix; longer warm-up "
         "(num_warmup), or coordinates in which the posterior is rounder",
@@ -159,19 +171,19 @@ def test_effective_sizes_in_words():
 def test_one_in_a_thousand_may_have_a_small_effective_size():
     group = with_one(perfect(2999), 5, bulk_ess=210.0)
     group = with_one(group, 6, bulk_ess=390.0)
-    assert Gate().judge(quality(groups={"pixels": group})) == ()
-    (line,) = Gate().judge(quality(groups={"pixels": with_one(group, 7, bulk_ess=399.0)}))
+    assert ConvergenceCriteria().judge(quality(groups={"pixels": group})) == ()
+    (line,) = ConvergenceCriteria().judge(quality(groups={"pixels": with_one(group, 7, bulk_ess=399.0)}))
     assert line.startswith("bulk ESS 210 of pixels at 5, at least 400 needed (3 of 2999 fail)")
-    (line,) = Gate().judge(quality(groups={"pixels": with_one(perfect(2999), 5, tail_ess=199.0)}))
+    (line,) = ConvergenceCriteria().judge(quality(groups={"pixels": with_one(perfect(2999), 5, tail_ess=199.0)}))
     assert line.startswith("tail ESS 199 of pixels at 5")
-    assert Gate().judge(quality(groups={"pixels": with_one(perfect(999), 5, tail_ess=399.0)}))
+    assert ConvergenceCriteria().judge(quality(groups={"pixels": with_one(perfect(999), 5, tail_ess=399.0)}))
 
 
 def test_draws_that_never_moved_or_are_not_finite():
     draws = independent((4, 500, 6, 6))
     draws[..., 2, 3] = 0.0
     draws[1, 7, 5, 5] = np.nan
-    assert Gate().judge(assess({"pixels": draws, "sky": np.ones((4, 500))})) == (
+    assert ConvergenceCriteria().judge(assess({"pixels": draws, "sky": np.ones((4, 500))})) == (
         "the draws of pixels at (5, 5) are not finite (1 of 36 fail): take smaller steps",
         "the draws of pixels at (2, 3) are all equal (1 of 36 fail): the chains never moved; take smaller steps, or "
         "leave out what is fixed",
@@ -181,12 +193,12 @@ def test_draws_that_never_moved_or_are_not_finite():
 
 def test_energies_and_divergences_in_words():
     bad = quality(e_bfmi=np.array([1.0, 0.12, 0.9, 0.31]), divergent=3, transitions=4000)
-    assert Gate().judge(bad) == (
+    assert ConvergenceCriteria().judge(bad) == (
         "E-BFMI 0.12 of chain 2 of 4, at least 0.3 needed: the energies are not explored; whiten the coordinates, or "
         "take a prior with lighter tails",
         "3 of 4000 transitions diverged, none allowed: take smaller steps (a higher target acceptance)",
     )
-    lenient = Gate(min_bfmi=0.1, max_divergent=1e-3)
+    lenient = ConvergenceCriteria(min_bfmi=0.1, max_divergent=1e-3)
     assert lenient.judge(bad) == ()
     assert "at most 0.1 % allowed" in lenient.judge(quality(divergent=5, transitions=4000))[0]
 
@@ -238,7 +250,7 @@ def test_what_does_not_fit(arguments, message):
 @pytest.mark.parametrize("given", [{"max_rhat": 1.0}, {"min_ess": 0}, {"chance": 0.0}, {"max_divergent": -0.1}])
 def test_a_gate_that_cannot_be(given):
     with pytest.raises(UsageError, match=f"{next(iter(given))}=.* needed are max_rhat above 1"):
-        Gate(**given)
+        ConvergenceCriteria(**given)
 
 
 def test_no_jax_is_imported():
@@ -252,7 +264,7 @@ def test_no_jax_is_imported():
 @pytest.mark.parametrize("sizes", [(7, 1, 0, 92), (100,), (1,) * 100])
 def test_stream_is_numpy(sizes):
     draws = independent((100, 3, 5)) + 1e6
-    stream = Streaming()
+    stream = RunningMoments()
     for batch in np.split(draws, np.cumsum(sizes)[:-1]):
         stream = stream.add(batch)
     assert stream.count == 100
@@ -265,18 +277,18 @@ def test_stream_is_numpy(sizes):
 
 def test_streams_merge():
     draws = independent((100, 4)).astype(np.float32)
-    parts = [Streaming().add(part) for part in (draws[:30], draws[30:31], draws[31:])]
-    whole = parts[0].merge(Streaming()).merge(parts[1].merge(parts[2]))
+    parts = [RunningMoments().add(part) for part in (draws[:30], draws[30:31], draws[31:])]
+    whole = parts[0].merge(RunningMoments()).merge(parts[1].merge(parts[2]))
     np.testing.assert_allclose(whole.variance, draws.astype(float).var(0, ddof=1), rtol=1e-12)
     assert whole.mean.dtype == np.float64 and parts[0].count == 30
-    assert Streaming().merge(parts[0]) is parts[0]
-    assert float(Streaming().add(draws[:, 0]).mean) == pytest.approx(draws[:, 0].mean(), abs=1e-6)
+    assert RunningMoments().merge(parts[0]) is parts[0]
+    assert float(RunningMoments().add(draws[:, 0]).mean) == pytest.approx(draws[:, 0].mean(), abs=1e-6)
 
 
 def test_bad_streams():
     with pytest.raises(InputError, match="at least 2 draws, got 1"):
-        _ = Streaming().add(np.zeros((1, 3))).variance
+        _ = RunningMoments().add(np.zeros((1, 3))).variance
     with pytest.raises(InputError, match=r"draws of shape \(4,\) do not go with those of shape \(3,\)"):
-        Streaming().add(np.zeros((2, 3))).add(np.zeros((2, 4)))
+        RunningMoments().add(np.zeros((2, 3))).add(np.zeros((2, 4)))
     with pytest.raises(InputError, match="got a single number"):
-        Streaming().add(np.float64(3))
+        RunningMoments().add(np.float64(3))

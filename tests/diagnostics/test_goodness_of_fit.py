@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from invprob.covariance import dense, dense_operator
-from invprob.diagnostics.goodness_of_fit import judge_fit
+from invprob.diagnostics.goodness_of_fit import goodness_of_fit
 from invprob.testing import small_problem
 
 SHAPE, NUM_CASES = (24, 26), 1000
@@ -38,7 +38,7 @@ def test_white_noise_has_uniform_p_values(fwhm):
     rng = np.random.default_rng(0)
     variance = uneven(rng)
     fits = [
-        judge_fit(masked(rng.standard_normal(SHAPE)), variance, lopsided(fwhm)) for _ in range(NUM_CASES)
+        goodness_of_fit(masked(rng.standard_normal(SHAPE)), variance, lopsided(fwhm)) for _ in range(NUM_CASES)
     ]  # fmt: skip
     p = np.array([[*three(fit), fit.p_value] for fit in fits])
     for limit in (0.5, 0.1):
@@ -52,17 +52,17 @@ def test_a_point_source_is_seen_where_it_is_and_as_large_as_it_is():
     variance, psf = uneven(np.random.default_rng(1)), lopsided(3.0)
     seen = np.zeros(SHAPE)
     seen[3:18, 7:20] = 9.0 * psf / np.sqrt(variance[3:18, 7:20])
-    fit = judge_fit(seen, variance, psf)
+    fit = goodness_of_fit(seen, variance, psf)
     assert fit.where == (10, 13)
     assert fit.sigmas == pytest.approx(9.0 * np.sqrt(np.sum(psf**2 / variance[3:18, 7:20])), rel=1e-4)
-    assert judge_fit(-seen, variance, psf).sigmas == pytest.approx(-fit.sigmas)
-    assert judge_fit(seen, 100 * variance, 7 * psf).sigmas == pytest.approx(fit.sigmas)
+    assert goodness_of_fit(-seen, variance, psf).sigmas == pytest.approx(-fit.sigmas)
+    assert goodness_of_fit(seen, 100 * variance, 7 * psf).sigmas == pytest.approx(fit.sigmas)
 
 
 def test_without_a_psf_it_is_the_largest_residual():
     residual = masked(np.random.default_rng(2).standard_normal(SHAPE))
     residual[11, 4] = -7.0
-    fit = judge_fit(residual, np.ones(SHAPE))
+    fit = goodness_of_fit(residual, np.ones(SHAPE))
     assert fit.where == (11, 4) and fit.sigmas == pytest.approx(-7.0)
     assert fit.peak == pytest.approx(np.isfinite(residual).sum() * 2.56e-12, rel=0.01)
 
@@ -71,13 +71,13 @@ def test_what_is_as_wide_as_the_psf_is_noticed_below_the_noise():
     """A faint pattern over all of the data, which chi-square alone does not see."""
     rng, psf = np.random.default_rng(3), lopsided(4.0)
     pattern = 0.35 * np.sin(np.arange(SHAPE[0]) / 3)[:, None] * np.ones(SHAPE)
-    p = np.array([three(judge_fit(rng.standard_normal(SHAPE) + pattern, np.ones(SHAPE), psf)) for _ in range(50)])
+    p = np.array([three(goodness_of_fit(rng.standard_normal(SHAPE) + pattern, np.ones(SHAPE), psf)) for _ in range(50)])
     assert (p[:, 1] < 0.01).mean() > 0.8 and (p[:, 0] < 0.01).mean() < 0.5
 
 
 def test_fewer_degrees_of_freedom_make_the_same_residual_larger():
     residual = 0.95 * np.random.default_rng(4).standard_normal(SHAPE)
-    plain, fewer = judge_fit(residual, np.ones(SHAPE)), judge_fit(residual, np.ones(SHAPE), dof=500.0)
+    plain, fewer = goodness_of_fit(residual, np.ones(SHAPE)), goodness_of_fit(residual, np.ones(SHAPE), dof=500.0)
     assert fewer.chi2 < 0.05 < plain.chi2 and fewer.structure == plain.structure
 
 
@@ -99,7 +99,7 @@ def residuals_at_the_mean(noise: float, number: int = 300):
     away = np.where(valid, (data - data @ gain.T) / sigma.ravel(), np.nan)
     dof = valid.sum() - np.trace(gain[np.ix_(valid, valid)])
     kernel = np.exp(-0.5 * (np.arange(-1, 2)[:, None] ** 2 + np.arange(-1, 2) ** 2))
-    return [judge_fit(r.reshape(sigma.shape), sigma**2, kernel, dof) for r in away]
+    return [goodness_of_fit(r.reshape(sigma.shape), sigma**2, kernel, dof) for r in away]
 
 
 def test_a_right_model_is_not_accused():

@@ -53,7 +53,7 @@ def test_smoothed_weights_are_better():
     assert np.mean((np.array(smooth) - 1) ** 2) < np.mean((np.array(plain) - 1) ** 2)
 
 
-def test_weights_are_normalised_and_keep_their_order():
+def test_weights_are_normalized_and_keep_their_order():
     weights = pareto(0.6, 500)
     found = psis(weights)
     assert abs(np.exp(found.log_weights).sum() - 1) < 1e-12

@@ -9,8 +9,8 @@ from invprob.diagnostics.rank_statistics import (
     bulk_ess,
     e_bfmi,
     mean_ess,
-    mixing,
-    rank_normalised_rhat,
+    rank_normalized_rhat,
+    rank_statistics,
     rhat_by_chance,
     tail_ess,
 )
@@ -35,7 +35,7 @@ def test_agrees_with_arviz(shape, rho):
     compared = np.arange(shape[-1]) != 5
     with np.errstate(all="ignore"):
         pairs = {
-            "rhat": (rank_normalised_rhat(draws), array_stats.rhat(there)),
+            "rhat": (rank_normalized_rhat(draws), array_stats.rhat(there)),
             "bulk": (bulk_ess(draws), array_stats.ess(there, method="bulk")),
             "tail": (tail_ess(draws), array_stats.ess(there, method="tail", prob=(0.05, 0.95))),
             "mean": (mean_ess(draws)[..., compared], array_stats.ess(there, method="mean")[..., compared]),
@@ -51,31 +51,31 @@ def test_one_chain_agrees_with_arviz():
     np.testing.assert_allclose(bulk_ess(draws), array_stats.ess(theirs(draws), method="bulk"), rtol=1e-6)
     halves = np.concatenate([draws[:, :150], draws[:, -150:]])
     ranked = array_stats.rhat(theirs(halves), method="z_scale")
-    assert np.corrcoef(rank_normalised_rhat(draws), ranked)[0, 1] > 0.2  # theirs splits the halves once more
-    assert (rank_normalised_rhat(drifting(independent((1, 1000, 20)))) > 1.02).all()
+    assert np.corrcoef(rank_normalized_rhat(draws), ranked)[0, 1] > 0.2  # theirs splits the halves once more
+    assert (rank_normalized_rhat(drifting(independent((1, 1000, 20)))) > 1.02).all()
 
 
 def test_all_at_once_is_each_alone(monkeypatch):
     draws = autoregressive(0.6, (4, 60, 5, 7))
     monkeypatch.setattr(module, "CHUNK", 1000)
-    whole = mixing(draws)
+    whole = rank_statistics(draws)
     monkeypatch.undo()
-    np.testing.assert_array_equal(whole.rhat, rank_normalised_rhat(draws))
+    np.testing.assert_array_equal(whole.rhat, rank_normalized_rhat(draws))
     np.testing.assert_array_equal(whole.bulk_ess, bulk_ess(draws))
     np.testing.assert_array_equal(whole.tail_ess, tail_ess(draws))
     assert whole.within_ess.shape == (5, 7)
-    assert float(rank_normalised_rhat(draws[..., 2, 3])) == whole.rhat[2, 3]
+    assert float(rank_normalized_rhat(draws[..., 2, 3])) == whole.rhat[2, 3]
 
 
 @pytest.mark.parametrize("rho", [0.9, 0.5, 0.0, -0.5])
 def test_effective_size_of_autoregressive_chains(rho):
     draws = autoregressive(rho, (4, 2500, 30))
     true, folded = 10000 * (1 - rho) / (1 + rho), 10000 * (1 - rho**2) / (1 + rho**2)
-    for found in (mean_ess(draws), mixing(draws).bulk_ess):
+    for found in (mean_ess(draws), rank_statistics(draws).bulk_ess):
         error = found.std() / np.sqrt(found.size)
         assert abs(found.mean() - true) < 4 * error + 0.02 * true
     # the folded draws have a correlation near the square, so that antithetic chains are no better in their scale
-    assert abs(mixing(draws).within_ess.mean() / min(true, folded) - 1) < 0.15
+    assert abs(rank_statistics(draws).within_ess.mean() / min(true, folded) - 1) < 0.15
 
 
 def test_antithetic_chains_have_more_up_to_a_bound():
@@ -97,18 +97,18 @@ def test_what_never_moved_and_what_is_not_finite():
     draws[..., 1] = np.arange(4.0)[:, None]  # every chain stays where it began
     draws[2, 50, 2] = np.nan
     draws[2, 50, 3] = np.inf
-    found = mixing(draws)
+    found = rank_statistics(draws)
     assert found.never_moved.tolist() == [True, False, False, False, False]
     assert found.not_finite.tolist() == [False, False, True, True, False]
     assert np.isinf(found.rhat[[0, 2, 3]]).all() and found.rhat[1] > 1e6 and found.rhat[4] < 1.1
     for ess in (found.bulk_ess, found.tail_ess, bulk_ess(draws), tail_ess(draws), mean_ess(draws)):
         assert ess[[0, 2, 3]].tolist() == [0, 0, 0] and ess[4] > 200 and 0 < ess[1] < 10
-    np.testing.assert_array_equal(found.rhat, rank_normalised_rhat(draws))
+    np.testing.assert_array_equal(found.rhat, rank_normalized_rhat(draws))
 
 
 def test_two_values():
     draws = np.sign(independent((4, 200, 50)))
-    assert (rank_normalised_rhat(draws) < 1.05).all()  # the folded draws are all equal and say nothing
+    assert (rank_normalized_rhat(draws) < 1.05).all()  # the folded draws are all equal and say nothing
     assert (bulk_ess(draws) > 400).all()
     np.testing.assert_array_equal(tail_ess(draws > 0), tail_ess(draws))
 
@@ -125,33 +125,33 @@ def test_units_and_monotone_maps_change_nothing():
 @pytest.mark.parametrize("change", [stuck, shifted, wider, drifting, two_modes])
 def test_rhat_sees_chains_that_do_not_mix(change):
     good = independent((4, 1000, 50))
-    assert (rank_normalised_rhat(good) < 1.01).all()
-    assert (rank_normalised_rhat(change(good)) > 1.01).all()
+    assert (rank_normalized_rhat(good) < 1.01).all()
+    assert (rank_normalized_rhat(change(good)) > 1.01).all()
 
 
 def test_only_the_folded_rhat_sees_a_different_scale():
     draws = wider(independent((4, 1000, 50)))
-    assert (rank_normalised_rhat(draws) > 1.05).all()
+    assert (rank_normalized_rhat(draws) > 1.05).all()
     assert (array_stats.rhat(theirs(draws), method="z_scale") < 1.01).all()
 
 
 def test_ranks_see_a_shift_under_heavy_tails():
     draws = np.random.default_rng(1).standard_cauchy((4, 1000, 50))
-    assert (rank_normalised_rhat(draws) < 1.01).all() and (bulk_ess(draws) > 3000).all()
-    assert (rank_normalised_rhat(shifted(draws, 2.0)) > 1.03).all()
+    assert (rank_normalized_rhat(draws) < 1.01).all() and (bulk_ess(draws) > 3000).all()
+    assert (rank_normalized_rhat(shifted(draws, 2.0)) > 1.03).all()
     assert np.median(array_stats.rhat(theirs(shifted(draws, 2.0)), method="split")) < 1.01
 
 
 def test_the_effective_size_inside_the_chains_does_not_see_them_apart():
     good = autoregressive(0.6, (4, 1000, 50))
-    apart = mixing(two_modes(good))
+    apart = rank_statistics(two_modes(good))
     assert np.median(apart.bulk_ess) < 10
-    assert np.median(apart.within_ess) > 0.5 * np.median(mixing(good).within_ess)
+    assert np.median(apart.within_ess) > 0.5 * np.median(rank_statistics(good).within_ess)
 
 
 def test_the_effective_size_inside_short_chains_is_not_too_large():
     """Deviations from a half chain's own mean alone would give a correlation time of 16.8 where it is 19."""
-    found = mixing(autoregressive(0.9, (4, 1000, 400)))
+    found = rank_statistics(autoregressive(0.9, (4, 1000, 400)))
     assert abs(np.mean(4000 / found.within_ess) - 19) < 1
 
 
@@ -159,7 +159,7 @@ def test_the_effective_size_inside_short_chains_is_not_too_large():
 def test_scatter_of_rhat(rho, draws):
     """The part of the quantities above the limit for one in fifty: about one in a hundred, as an R-hat is the larger
     of two that are nearly independent, and their smaller effective size is taken for both."""
-    found = mixing(autoregressive(rho, (4, draws, 3000), seed=3))
+    found = rank_statistics(autoregressive(rho, (4, draws, 3000), seed=3))
     limit = rhat_by_chance(found.within_ess, 8, draws // 2, 0.01)
     part = np.mean(found.rhat > limit)
     assert 0.003 < part < 0.02
@@ -176,7 +176,7 @@ def test_energies():
     assert e_bfmi(energies)[1:3].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("measure", [rank_normalised_rhat, bulk_ess, tail_ess, mean_ess, mixing])
+@pytest.mark.parametrize("measure", [rank_normalized_rhat, bulk_ess, tail_ess, mean_ess, rank_statistics])
 def test_bad_draws(measure):
     with pytest.raises(InputError, match=r"shape \(chain, draw, ...\) .* got float64 of shape \(5,\)"):
         measure(np.zeros(5))

@@ -79,7 +79,7 @@ def test_what_cannot_be_compared_is_refused():
     post = posts["true"]
     like, shape = post.likelihood, post.structure.shape
     sharp = Posterior(like, priors.TotalVariation(shape, 1.0))
-    with pytest.raises(CapabilityError, match="TotalVariation prior of 'tv' is not normalised"):
+    with pytest.raises(CapabilityError, match="TotalVariation prior of 'tv' is not normalized"):
         compare({"true": post, "tv": sharp}, KEY)
     with pytest.raises(UsageError, match="at least two models, got 1"):
         compare({"true": post}, KEY)

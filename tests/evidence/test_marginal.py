@@ -11,7 +11,7 @@ import scipy.stats
 from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal, dense, dense_operator
 from invprob.evidence import marginal as evidence
-from invprob.evidence.marginal import is_stationary, log_evidence, maximise_evidence
+from invprob.evidence.marginal import is_stationary, log_evidence, maximize_evidence
 from invprob.posterior import Posterior
 from invprob.posterior.hierarchies import field_hierarchy
 from tests.cases import mixture
@@ -70,7 +70,7 @@ def test_what_has_no_evidence_says_so():
     hierarchy = field_hierarchy(post.likelihood, post.structure.shape)
     changed = type(hierarchy)(build, start, start, start)
     with pytest.raises(TypeError, match="give the strength by hand"):
-        maximise_evidence(changed)
+        maximize_evidence(changed)
 
 
 def hierarchy_of(side, seed=0, sky=False, refine=1):
@@ -105,7 +105,7 @@ def test_the_exact_objective_is_the_log_evidence():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_maximum_is_that_of_a_grid(seed):
     hierarchy = hierarchy_of(16, seed)
-    found = maximise_evidence(hierarchy)
+    found = maximize_evidence(hierarchy)
     assert found.method == "exact"
     post = hierarchy.build(found.theta)
     assert found.log_evidence == pytest.approx(log_evidence(post), rel=1e-9)
@@ -125,7 +125,7 @@ def test_the_maximum_is_that_of_a_grid(seed):
 def test_whittle_is_near_the_exact_maximum():
     """On few data it is a rough guide only: it is meant for frames beyond the exact limit."""
     hierarchy = hierarchy_of(24, 2)
-    exact, whittle = maximise_evidence(hierarchy), maximise_evidence(hierarchy, exact_limit=10)
+    exact, whittle = maximize_evidence(hierarchy), maximize_evidence(hierarchy, exact_limit=10)
     assert (exact.method, whittle.method) == ("exact", "whittle")
     assert log_evidence(hierarchy.build(whittle.theta)) > exact.log_evidence - 15
 
@@ -170,9 +170,9 @@ def test_a_level_does_not_hide_an_operator_that_is_not_stationary():
     shape = (12, 12)
     slope = operators.Multiply(jnp.linspace(0.2, 2.0, 12)[None] * jnp.ones(shape))
     image = slope @ operators.CircularConvolve.from_kernel(psf(), shape)
-    each = operators.Each({"image": image, "sky": operators.Fill(shape)})
+    each = operators.BlockDiagonal({"image": image, "sky": operators.Broadcast(shape)})
     prior = priors.Product(
-        {"image": priors.GaussianField(shape, priors.PowerLaw(4.0, 0.1, 3.0)), "sky": priors.flat(0.0, 1e3)}
+        {"image": priors.GaussianField(shape, priors.PowerLaw(4.0, 0.1, 3.0)), "sky": priors.wide_gaussian(0.0, 1e3)}
     )
     forward = operators.Sum(each.out_structure) @ each
     post = Posterior(likelihoods.Gaussian(forward, jnp.zeros(shape), jnp.ones(shape)), prior)

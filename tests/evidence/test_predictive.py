@@ -13,14 +13,14 @@ from invprob.errors import CapabilityError
 from invprob.evidence.predictive import predicted
 from invprob.posterior import Posterior
 from invprob.sampling.sample import sample
-from invprob.sampling.samplers import Perturbed
+from invprob.sampling.samplers import PerturbationOptimization
 from invprob.testing import small_problem
 
 NUM_CASES, NUM_DRAWS = 60, 49
 
 
 def drawn(post, key):
-    return jax.tree.map(lambda a: jnp.asarray(a[0]), sample(post, key, NUM_DRAWS, Perturbed()).latents)
+    return jax.tree.map(lambda a: jnp.asarray(a[0]), sample(post, key, NUM_DRAWS, PerturbationOptimization()).latents)
 
 
 def world(key, noise=1.0):

@@ -84,7 +84,7 @@ def test_tfp_distribution(valid):
         distribution(stationary, x)
 
 
-def test_stationary_noise_is_normalised():
+def test_stationary_noise_is_normalized():
     noise = Stationary(spectrum(OUT), OUT)
     like = likelihoods.Gaussian(convolve(), fresh(*OUT), noise)
     x = fresh(*SHAPE)

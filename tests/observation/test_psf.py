@@ -45,7 +45,7 @@ def test_point_samples_get_the_latent_pixel(factor):
     x = np.arange(n) - n // 2
     line = np.exp(-(x**2) / (2 * sigma**2))
     image = np.outer(line, line)
-    psf = PSF.from_image(image, normalise=True, includes_pixel=False)
+    psf = PSF.from_image(image, normalize=True, includes_pixel=False)
     kernel = psf.on(FRAME.refine(factor))
     exact = PSF.gaussian(sigma * 2.3548200450309493, oversampling=factor, size=kernel.shape[0]).image
     np.testing.assert_allclose(kernel, exact, atol=1e-6 * exact.max())
@@ -60,7 +60,7 @@ def test_same_pixel_is_left_untouched():
 def test_offsets_below_a_pixel_survive_resampling():
     x = np.arange(41) - 20
     image = np.exp(-((x[:, None] - 0.3) ** 2 + (x - -0.2) ** 2) / 8)
-    kernel = PSF.from_image(image, normalise=True).on(FRAME.refine(4))
+    kernel = PSF.from_image(image, normalize=True).on(FRAME.refine(4))
     y, x = np.indices(kernel.shape) - np.array(kernel.shape)[:, None, None] // 2
     assert (kernel * y).sum() == pytest.approx(4 * 0.3, abs=1e-3)
     assert (kernel * x).sum() == pytest.approx(4 * -0.2, abs=1e-3)
@@ -83,9 +83,9 @@ def test_sum_is_used_as_given_or_refused(total, ok):
     if ok:
         assert PSF.from_image(image).total == pytest.approx(total)
     else:
-        with pytest.raises(InputError, match="--normalise-psf"):
+        with pytest.raises(InputError, match="--normalize-psf"):
             PSF.from_image(image)
-    assert PSF.from_image(image, normalise=True).total == pytest.approx(1)
+    assert PSF.from_image(image, normalize=True).total == pytest.approx(1)
 
 
 def test_off_centre_psf_is_recentred_without_losing_flux():
@@ -110,7 +110,7 @@ def test_even_arrays_become_odd_about_their_peak(peak):
 def test_noise_on_a_finely_sampled_peak_does_not_move_it():
     image = PSF.gaussian(20.0, size=101).image.copy()
     image[50, 53] *= 1.2
-    psf = PSF.from_image(image, normalise=True)
+    psf = PSF.from_image(image, normalize=True)
     assert psf.shape == (101, 101) and psf.warnings == ()
 
 

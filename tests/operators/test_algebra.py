@@ -47,9 +47,9 @@ def test_parts_of_a_pytree():
 
 
 def test_part_of_each_is_the_part_alone():
-    each = op.Each({"image": convolve(), "sky": op.Fill((3,))})
+    each = op.BlockDiagonal({"image": convolve(), "sky": op.Broadcast((3,))})
     picked = op.Part("sky", each.out_structure) @ each
-    assert [type(o) for o in picked.operators] == [op.Fill, op.Part]
+    assert [type(o) for o in picked.operators] == [op.Broadcast, op.Part]
 
 
 def test_stack_gives_one_output_for_each():
@@ -67,7 +67,7 @@ def test_stack_gives_one_output_for_each():
     with pytest.raises(TypeError, match="not a linear operator"):
         op.stack([first, saturation()])
     with pytest.raises(TypeError, match="not a linear operator"):
-        op.Each({"a": saturation()})
+        op.BlockDiagonal({"a": saturation()})
 
 
 def test_compositions_are_flat_and_lose_identities():
@@ -117,7 +117,7 @@ def test_structures_print_and_compare():
         _ = a.shape
 
 
-def test_linearised_composition_is_the_product_of_jacobians():
+def test_linearized_composition_is_the_product_of_jacobians():
     chain, x, v = convolve() @ saturation() @ op.Multiply(fresh(*SHAPE)), fresh(*SHAPE), fresh(*SHAPE)
     jacobian = chain.linearize(x)
     assert isinstance(jacobian, op.AbstractLinearOperator)

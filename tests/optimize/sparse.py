@@ -45,9 +45,9 @@ def points_and_diffuse():
 def with_sky():
     """An image and a sky level."""
     one = small("total variation, positive")
-    each = operators.Each({"image": one.likelihood.operator, "sky": operators.Fill((8, 8))})
+    each = operators.BlockDiagonal({"image": one.likelihood.operator, "sky": operators.Broadcast((8, 8))})
     like, forward = one.likelihood, operators.Sum(each.out_structure) @ each
-    prior = priors.Product({"image": one.prior, "sky": priors.flat(4.0, 1.0)})
+    prior = priors.Product({"image": one.prior, "sky": priors.wide_gaussian(4.0, 1.0)})
     return Posterior(likelihoods.Gaussian(forward, like.data + 5.0, like.noise), prior)
 
 

@@ -34,9 +34,9 @@ def log_normal(seed=0):
 def image_and_sky():
     """A positive image and a sky level."""
     post = log_normal()
-    each = operators.Each({"image": post.likelihood.operator, "sky": operators.Fill((8, 8))})
+    each = operators.BlockDiagonal({"image": post.likelihood.operator, "sky": operators.Broadcast((8, 8))})
     forward = operators.Sum(each.out_structure) @ each
-    prior = priors.Product({"image": post.prior, "sky": priors.flat(1.0, 3.0)})
+    prior = priors.Product({"image": post.prior, "sky": priors.wide_gaussian(1.0, 3.0)})
     return Posterior(likelihoods.Gaussian(forward, post.likelihood.data + 2.0, post.likelihood.noise), prior)
 
 
@@ -116,7 +116,7 @@ def test_a_transform_of_a_product_is_that_of_its_parts():
     x = T(xi)
     np.testing.assert_allclose(x["image"], post.prior.parts["image"].transform(xi["image"]))
     assert float(x["sky"]) == pytest.approx(1.0 + 3.0 * 0.7)
-    mixed = priors.Product({"a": priors.flat(0.0, 1.0), "b": priors.TotalVariation((4, 4), 1.0)})
+    mixed = priors.Product({"a": priors.wide_gaussian(0.0, 1.0), "b": priors.TotalVariation((4, 4), 1.0)})
     assert mixed.as_transform() is None
 
 

@@ -50,9 +50,9 @@ def test_the_residual_is_honest(rtol):
 def test_parts_with_a_prior_each():
     one = small("exponential")
     like = one.likelihood
-    each = operators.Each({"image": like.operator, "sky": operators.Fill((8, 8))})
+    each = operators.BlockDiagonal({"image": like.operator, "sky": operators.Broadcast((8, 8))})
     forward = operators.Sum(each.out_structure) @ each
-    prior = priors.Product({"image": one.prior, "sky": priors.flat(1.0, 30.0)})
+    prior = priors.Product({"image": one.prior, "sky": priors.wide_gaussian(1.0, 30.0)})
     post = Posterior(likelihoods.Gaussian(forward, like.data + 5.0, like.noise), prior)
     estimate = find_map(post, ProximalGradient(), max_steps=20000)
     assert estimate.status.ok and estimate.steps < 2000

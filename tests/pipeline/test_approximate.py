@@ -70,8 +70,8 @@ def test_of_a_gaussian_posterior_it_is_exact(method, dense):
     bound = said["LAPEVID"] if method == "laplace" else said["ELBO"]
     assert bound == pytest.approx(cards["LOGEVID"][0], abs=1e-3)
     assert said["LAPERR" if method == "laplace" else "ELBOERR"] < 1e-3
-    assert said["KHAT"] < said["KHATMAX"] and said["GATE"] == "passed"
-    assert 0 < np.median(found.evidence) < 1
+    assert said["KHAT"] < said["KHATMAX"] and said["CONVCHK"] == "passed"
+    assert 0 < np.median(found.contraction) < 1
 
 
 def test_by_the_command(tmp_path, monkeypatch):
@@ -85,10 +85,10 @@ def test_by_the_command(tmp_path, monkeypatch):
     assert "out.fits is written, but: the approximation does not fit" in result.stderr
     with fits.open("out.fits", checksum=True) as hdus:
         header, names = hdus[0].header, {hdu.name for hdu in hdus}
-        assert "NOERR" not in header and "EVIDENCE" not in names
+        assert "NOERR" not in header and "CONTRACTION" not in names
         assert header["STATUS"] == "NOT_RELIABLE" and header["KHAT"] > header["KHATMAX"]
         assert (header["APPROX"], header["SOLVER"], header["STEPS"]) == ("vi: circulant", "circulant", 60)
-        assert "not of the posterior" in header["BIAS"] and "k-hat" in header["GATE"]
+        assert "not of the posterior" in header["BIAS"] and "k-hat" in header["CONVCHK"]
         assert header["ELBOERR"] > 0 and (header["SEED"], header["NDRAWS"]) == (0, 200)
         image, std, draws, low, high = (hdus[name].data for name in ("SCI", "ERR", "DRAWS", "LOW68", "HIGH68"))
         np.testing.assert_allclose(std, draws.std(0, ddof=1), rtol=1e-5)

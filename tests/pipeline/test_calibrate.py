@@ -52,7 +52,9 @@ def test_a_card_and_the_header_that_refers_to_it(place, good_card):
     assert card.passed and card.num_cases == 100 and card.settings["prior"] == "gaussian"
     assert good_card.with_name("card.png").stat().st_size > 10_000
     shutil.copy(good_card, place)
-    done = CliRunner().invoke(app, ["deconvolve", "--config", "c.toml", "--card", "card.json", "-o", "out.fits", "-q"])
+    done = CliRunner().invoke(
+        app, ["deconvolve", "--config", "c.toml", "--calibration", "card.json", "-o", "out.fits", "-q"]
+    )
     assert done.exit_code == 0, done.stderr
     header = fits.getheader("out.fits")
     assert header["CALHASH"] == card.sha256 and header["CALPASS"] is True and header["CALCASES"] == 100
@@ -124,11 +126,11 @@ def test_what_cannot_be_calibrated_says_so(place):
 def test_a_card_that_does_not_fit_is_refused(place, good_card):
     shutil.copy(good_card, place)
     run = ["deconvolve", "--config", "c.toml", "-o", "out.fits", "-q"]
-    done = CliRunner().invoke(app, [*run, "--prior", "tv", "--card", "card.json"])
+    done = CliRunner().invoke(app, [*run, "--prior", "tv", "--calibration", "card.json"])
     assert done.exit_code == 2 and "card of prior 'gaussian', the run has prior 'tv'" in done.stderr
     card = json.loads((place / "card.json").read_text())
     (place / "changed.json").write_text(json.dumps({**card, "num_cases": 400}))
-    done = CliRunner().invoke(app, [*run, "--card", "changed.json"])
+    done = CliRunner().invoke(app, [*run, "--calibration", "changed.json"])
     assert done.exit_code == 65 and "it was changed after it was written" in done.stderr
     assert not (place / "out.fits").exists()
     assert np.isfinite(card["checks"][0]["p_value"])

@@ -95,17 +95,19 @@ def test_masked_pixels_are_inpainted(tmp_path):
     wild = scene()
     wild[mask] = 1e7  # never looked at
     obs = read_fits(write_image(tmp_path / "a.fits", wild, bad=bad))
-    found = deconvolve(obs, settings(num_samples=32))
+    found = deconvolve(obs, settings(num_samples=1024))
     np.testing.assert_array_equal(found.inpainted, mask)
     assert np.isnan(found.residual[mask]).all() and np.isfinite(found.residual[~mask]).all()
-    assert np.median(found.std[mask]) > 1.2 * np.median(found.std[~mask])
     # the map of evidence says so in units of the prior, whose variance is the mean of its spectrum
     frame = found.frame.shape
     prior = priors.GaussianField(frame, priors.PowerLaw(HAND["amplitude"], HAND["scale"], HAND["slope"]))
     full = np.fft.irfft2(np.asarray(prior.covariance.power), s=frame)[0, 0]
-    np.testing.assert_allclose(found.evidence, 1 - found.std**2 / full, rtol=1e-4, atol=1e-6)
-    assert np.median(found.evidence[mask]) < np.median(found.evidence[~mask])
-    whole = deconvolve(observation(), settings(num_samples=0))
+    np.testing.assert_allclose(found.contraction, 1 - found.std**2 / full, rtol=1e-4, atol=1e-6)
+    assert np.median(found.contraction[mask]) < np.median(found.contraction[~mask])
+    whole = deconvolve(observation(), settings(num_samples=1024))
+    # 1.21 of what it is with data, by 4096 draws; the ratio of two errors of 1024 draws scatters by 3 %
+    assert 1.1 < np.median(found.std[mask] / whole.std[mask]) < 1.32
+    assert 0.97 < np.median(found.std[~mask] / whole.std[~mask]) < 1.05
     assert np.abs((found.image - whole.image)[mask] / found.std[mask]).max() < 4
     other = deconvolve(read_fits(write_image(tmp_path / "b.fits", scene(), bad=bad)), settings())
     np.testing.assert_array_equal(found.image, other.image)

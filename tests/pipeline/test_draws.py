@@ -53,7 +53,7 @@ def test_the_cards_say_how_well_the_chains_mix(drawn):
     cards = {key: value for key, (value, _) in drawn.cards.items()}
     assert (cards["SAMPLER"], cards["NCHAINS"], cards["NSAMPLES"]) == ("gibbs", 4, 600)
     assert 1 < cards["RHAT"] < 1.1 and cards["ESSBULK"] > 100 and "EBFMI" not in cards
-    assert (cards["GATE"] == "passed") == (drawn.status is Status.CONVERGED)
+    assert (cards["CONVCHK"] == "passed") == (drawn.status is Status.CONVERGED)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_too_few_draws_are_written_with_their_verdict(tmp_path, monkeypatch):
     with fits.open("out.fits", checksum=True) as hdus:
         names = [hdu.name for hdu in hdus]
         assert {"SCI", "ERR", "DRAWS", "LOW68", "HIGH68"} <= set(names) and "NOERR" not in hdus[0].header
-        assert hdus[0].header["STATUS"] == "NOT_MIXED" and "ESS" in hdus[0].header["GATE"]
+        assert hdus[0].header["STATUS"] == "NOT_MIXED" and "ESS" in hdus[0].header["CONVCHK"]
         assert hdus["DRAWS"].data.shape[0] == 40
     assert replay("out.fits").identical
 

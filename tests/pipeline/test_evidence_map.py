@@ -53,7 +53,7 @@ def exact(obs: Observation) -> dict[str, np.ndarray]:
 
     return {
         "evidence": ratio(np.eye(n), model.frame.shape),
-        "evidence_starlet": ratio(W, (starlet.scales + 1, *model.frame.shape)),
+        "contraction_starlet": ratio(W, (starlet.scales + 1, *model.frame.shape)),
     }
 
 
@@ -62,7 +62,7 @@ def found():
     return deconvolve(observation(), CONFIG)
 
 
-@pytest.mark.parametrize("name", ["evidence", "evidence_starlet"])
+@pytest.mark.parametrize("name", ["contraction", "contraction_starlet"])
 def test_it_is_that_of_the_dense_posterior(name, found):
     """Within the scatter of the draws; and not that of data with twice the noise."""
     ours, true = getattr(found, name), exact(observation())[name]
@@ -75,7 +75,7 @@ def test_it_is_that_of_the_dense_posterior(name, found):
 
 
 def test_the_scales_that_the_psf_has_erased_are_those_of_the_prior(found):
-    by_scale = found.evidence_starlet
+    by_scale = found.contraction_starlet
     assert by_scale.shape == (starlet_of(found.frame.shape).scales + 1, *SHAPE)
     seen = by_scale[:-1, 6:, 6:].mean((1, 2))
     assert seen[0] < 0.2 and np.all(np.diff(seen) > 0.1)  # finest first
@@ -93,25 +93,25 @@ def test_the_transform_is_the_starlet_of_the_latent_grid():
 def test_other_priors_have_none():
     config = Config.make(prior="tv", max_steps=5)
     found = deconvolve(observation(), config)
-    assert found.evidence is None and found.evidence_starlet is None
-    assert deconvolve(observation(), CONFIG.model_copy(update={"num_samples": 0})).evidence_starlet is None
+    assert found.contraction is None and found.contraction_starlet is None
+    assert deconvolve(observation(), CONFIG.model_copy(update={"num_samples": 0})).contraction_starlet is None
 
 
 def test_a_batch_has_the_same():
     config = CONFIG.model_copy(update={"num_samples": 40})
     (many,) = deconvolve_many([observation()], config)
     alone = deconvolve(observation(), config)
-    np.testing.assert_allclose(many.evidence_starlet, alone.evidence_starlet, atol=1e-3)
+    np.testing.assert_allclose(many.contraction_starlet, alone.contraction_starlet, atol=1e-3)
     np.testing.assert_allclose(many.evidence, alone.evidence, atol=1e-3)
 
 
 def test_it_is_written(found, tmp_path):
     with fits.open(write_fits(found, tmp_path / "out.fits")) as hdus:
-        written = hdus["EVIDENCE_STARLET"]
-        np.testing.assert_array_equal(written.data, found.evidence_starlet.astype(np.float32))
+        written = hdus["CONTRACTION_STARLET"]
+        np.testing.assert_array_equal(written.data, found.contraction_starlet.astype(np.float32))
         assert [written.header[f"SCALE{i + 1}"] for i in range(len(written.data))] == [1, 2, 4, 8]
         assert "smooth rest" in written.header.comments["SCALE4"]
-    for wrong in (found.evidence_starlet[:, 1:], np.full_like(found.evidence_starlet, np.nan)):
-        with pytest.raises(OutputError, match="evidence_starlet"):
-            write_fits(replace(found, evidence_starlet=wrong), tmp_path / "wrong.fits")
+    for wrong in (found.contraction_starlet[:, 1:], np.full_like(found.contraction_starlet, np.nan)):
+        with pytest.raises(OutputError, match="contraction_starlet"):
+            write_fits(replace(found, contraction_starlet=wrong), tmp_path / "wrong.fits")
         assert not (tmp_path / "wrong.fits").exists()

@@ -14,11 +14,11 @@ from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.draws import fit_trace
 from invprob.pipeline.fit import with_fit
 from invprob.sampling.sample import sample
-from invprob.sampling.samplers import Perturbed
+from invprob.sampling.samplers import PerturbationOptimization
 from invprob.testing import small_problem
 from tests.small import observation, settings
 
-CARDS = ("FIT", "FITCHI2", "FITSTRU", "FITPEAK", "RESPEAK", "RESPEAKX", "RESPEAKY")
+CARDS = ("FITPVAL", "FITCHI2", "FITMATCH", "FITPEAK", "RESPEAK", "RESPEAKX", "RESPEAKY")
 
 
 def test_the_cards_of_one_and_of_many():
@@ -28,8 +28,8 @@ def test_the_cards_of_one_and_of_many():
     for one, of_many in zip((deconvolve(o, settings()) for o in (obs, struck)), many, strict=True):
         for name in CARDS:
             assert of_many.cards[name][0] == pytest.approx(one.cards[name][0], rel=0.01), name
-    assert many[0].cards["FIT"][0] > 0.05
-    assert many[1].cards["FIT"][0] < 0.01
+    assert many[0].cards["FITPVAL"][0] > 0.05
+    assert many[1].cards["FITPVAL"][0] < 0.01
     assert (many[1].cards["RESPEAKX"][0], many[1].cards["RESPEAKY"][0]) == (16, 4)
 
 
@@ -48,7 +48,7 @@ def test_the_trace_of_the_fit_is_that_of_draws():
     weight = np.where(like.valid, 1 / like.noise.variance, 0.0).ravel()
     precision = np.linalg.inv(np.asarray(dense(post.prior.covariance))) + a.T @ (weight[:, None] * a)
     exact = np.trace(a @ np.linalg.inv(precision) @ a.T * weight)
-    found = sample(post, jax.random.key(0), 2000, Perturbed())
+    found = sample(post, jax.random.key(0), 2000, PerturbationOptimization())
     draws = jax.tree.map(lambda x: jnp.asarray(x[0]), found.latents)
     spread = np.sqrt(2 * exact / 2000)  # at most: each mode adds a chi-square of one degree of freedom
     assert float(fit_trace(post, jnp.asarray(found.x), draws)) == pytest.approx(exact, abs=4 * spread)

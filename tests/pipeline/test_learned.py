@@ -93,7 +93,7 @@ def test_the_unit_does_not_matter(weights):
     obs = replace(obs, data=100 * obs.data, variance=1e4 * obs.variance)
     other = deconvolve(obs, config)
     np.testing.assert_allclose(np.asarray(other.image), 100 * np.asarray(one.image), rtol=1e-4, atol=1e-3)
-    assert one.cards["PRIORUNI"][0] == 1 and other.cards["PRIORUNI"][0] == pytest.approx(0.01)
+    assert one.cards["FLUXSCAL"][0] == 1 and other.cards["FLUXSCAL"][0] == pytest.approx(0.01)
 
 
 def test_the_border_is_narrow_and_the_psf_whole(weights):
@@ -128,23 +128,23 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
     # 400 draws, and few of them independent where the border is near
     assert (found.std / std)[3:-3, 3:-3].mean() == pytest.approx(1, abs=0.06)
     assert found.cards["PRIORCAL"][0] == "not tested"
-    assert found.evidence is not None and 0 < np.median(found.evidence) < 1
+    assert found.contraction is not None and 0 < np.median(found.contraction) < 1
     denoiser = load(weights)[0]
     variance = float(mean_over_modes(denoiser.power(model.frame.shape), model.frame.shape))
-    np.testing.assert_allclose(found.evidence, np.clip(1 - np.asarray(found.std) ** 2 / variance, 0, 1), atol=1e-3)
+    np.testing.assert_allclose(found.contraction, np.clip(1 - np.asarray(found.std) ** 2 / variance, 0, 1), atol=1e-3)
 
 
 @pytest.mark.slow
 def test_the_guards_go_with_it(weights):
     """Half of the data predicts the other half, but for a trail that no PSF makes; and another prior differs."""
-    config = learned(weights, method="sample", num_samples=60, chains=2, fission_test=True, swap="gaussian")
+    config = learned(weights, method="sample", num_samples=60, chains=2, fission_test=True, compare_prior="gaussian")
     trail = seen().data.copy()
     trail[np.arange(18), np.arange(18)] += 60.0
     usual, wrong = (deconvolve(obs, config) for obs in (seen(), replace(seen(), data=trail)))
-    assert usual.cards["FISSION"][0] > 0.01 > wrong.cards["FISSION"][0]
+    assert usual.cards["HELDPVAL"][0] > 0.01 > wrong.cards["HELDPVAL"][0]
     assert usual.cards["INRANGE"][0] and not wrong.cards["INRANGE"][0]
-    assert usual.swap is not None and usual.swap.shape == usual.image.shape
-    assert usual.cards["SWAPPRI"][0] == "gaussian" and usual.cards["SWAPMAX"][0] > 0
+    assert usual.comparison is not None and usual.comparison.shape == usual.image.shape
+    assert usual.cards["CMPPRIOR"][0] == "gaussian" and usual.cards["CMPMAX"][0] > 0
 
 
 def test_by_the_command(weights, tmp_path):
@@ -156,7 +156,7 @@ def test_by_the_command(weights, tmp_path):
     assert summary["priorsha"] == load(weights)[1].hash and summary["inrange"]
     with fits.open(out) as file:
         assert file["SCI"].data.shape == SHAPE and np.isfinite(file["SCI"].data).all()
-        assert file[0].header["PRIORCRD"] == model_card(weights)["card sha256"]
+        assert file[0].header["MODLCARD"] == model_card(weights)["card sha256"]
     assert read_provenance(out)["config"]["prior"] == weights
 
 
@@ -260,8 +260,8 @@ def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
     struck = replace(obs, data=data)
     config = learned(weights)
     plain, found = deconvolve(obs, config), deconvolve(struck, config)
-    assert plain.cards["INRANGE"][0] and plain.cards["FIT"][0] > 0.05
-    assert not found.cards["INRANGE"][0] and found.cards["FIT"][0] < 0.01
+    assert plain.cards["INRANGE"][0] and plain.cards["FITPVAL"][0] > 0.05
+    assert not found.cards["INRANGE"][0] and found.cards["FITPVAL"][0] < 0.01
     assert (found.cards["RESPEAKX"][0], found.cards["RESPEAKY"][0]) == (7, 5)
     said = found.cards["RANGE1"][0]
     assert "does not fit the data" in said and "chi-square is" in said and "sigma at pixel (7, 5)" in said

@@ -53,7 +53,7 @@ def test_all_draws_are_in_the_store_and_few_in_the_file(place):
     head, said = fits.getheader("out.fits"), stored.attributes
     assert (head["DRAWSTOR"], head["DRAWTHIN"], head["NDRAWS"]) == ("draws.zarr", 4, 10)
     assert "DRAWSTOR" not in fits.getheader("alone.fits")
-    assert (said["configuration_sha256"], said["gate"], said["seed"]) == (head["CONFHASH"], head["GATE"], 0)
+    assert (said["configuration_sha256"], said["gate"], said["seed"]) == (head["CONFHASH"], head["CONVCHK"], 0)
     assert said["status"] == head["STATUS"] == "NOT_MIXED" and "ESS" in said["gate"]
     assert said["cards"]["SKY"] == pytest.approx(stored.posterior["sky"].mean(), rel=1e-5)
     assert said["inputs"][0]["sha256"] == observation.inputs[0].sha256

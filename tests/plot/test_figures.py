@@ -10,7 +10,7 @@ import pytest
 
 import invprob
 from invprob.results import Estimate
-from tests.benchmarks.ground_sims import REFINE, DenseEvidence, Simulation, realisations
+from tests.benchmarks.ground_sims import REFINE, DenseEvidence, Simulation, realizations
 
 NAMES = ("000001", "000002", "000014", "000015", "000036", "000042", "000045", "000047")
 
@@ -85,11 +85,11 @@ def test_all_galaxies_under_the_starlet_prior(folder):
 
 
 @pytest.mark.slow
-def test_the_flux_of_the_positive_starlet_prior_over_realisations_of_the_noise(folder):
+def test_the_flux_of_the_positive_starlet_prior_over_realizations_of_the_noise(folder):
     simulation = Simulation.read(folder / "ground_000047.fits")
     changes = {"prior": "starlet", "positive": True, "dtype": "float32"}
-    biased = realisations(simulation, 10, draws=0, paired=True, floor=0.0, **changes)
-    found = realisations(simulation, 50, draws=0, paired=True, **changes)
+    biased = realizations(simulation, 10, draws=0, paired=True, floor=0.0, **changes)
+    found = realizations(simulation, 50, draws=0, paired=True, **changes)
     assert abs(found[:, 0].mean() / simulation.truth.sum() - 1) < 0.01
     # a control: strictly positive, the sky keeps half of its noise
     assert biased[:, 0].mean() / simulation.truth.sum() - 1 > 0.01
@@ -117,9 +117,9 @@ def test_every_strength_found_is_that_of_a_dense_grid(folder, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["000002", "000047"])
-def test_the_flux_over_realisations_of_the_noise(folder, name):
+def test_the_flux_over_realizations_of_the_noise(folder, name):
     simulation = Simulation.read(folder / f"ground_{name}.fits")
-    found = realisations(simulation, 50)
+    found = realizations(simulation, 50)
     pulls = (found[:, 0] - simulation.truth.sum()) / found[:, 1]
     scatter = pulls.std(ddof=1)
     assert abs(pulls.mean()) < 2 * scatter / np.sqrt(len(pulls))
@@ -131,5 +131,5 @@ def test_the_flux_over_realisations_of_the_noise(folder, name):
 @pytest.mark.parametrize("name", ["000001", "000047"])
 def test_the_flux_at_high_signal_to_noise(folder, name):
     simulation = Simulation.read(folder / f"ground_{name}.fits")
-    found = realisations(simulation, 10, snr=1000, draws=0, paired=True)
+    found = realizations(simulation, 10, snr=1000, draws=0, paired=True)
     assert abs(found[:, 0].mean() / simulation.truth.sum() - 1) < 0.01

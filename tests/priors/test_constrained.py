@@ -53,7 +53,7 @@ def test_what_cannot_be_made_positive():
     with pytest.raises(CapabilityError, match="Positive takes a prior with HasLogProb"):
         priors.Positive(priors.FromTFP(mixture(), (3,)))
     with pytest.raises(ValueError, match="make the parts of the product positive"):
-        priors.Positive(priors.Product({"image": field(), "sky": priors.flat(0.0, 1.0)}))
+        priors.Positive(priors.Product({"image": field(), "sky": priors.wide_gaussian(0.0, 1.0)}))
     with pytest.raises(CapabilityError, match=r"use Positive\(prior\)"):
         priors.LowerBound(SHAPE, 0.0, field())
     with pytest.raises(ValueError, match="not"):

@@ -62,7 +62,7 @@ def test_a_third_party_prior():
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (Cauchy(jnp.asarray(0.7), 1.1), "normalisation"),
+        (Cauchy(jnp.asarray(0.7), 1.1), "normalization"),
         (WrongScore(jnp.asarray(0.7)), "score"),
         (WrongProx(jnp.asarray(0.7)), "prox"),
     ],

@@ -53,7 +53,7 @@ def test_product_of_gaussians_is_solved_as_one():
 
 
 def test_product_is_the_sum_of_its_parts():
-    parts = {"image": field(), "sky": priors.flat(1.0, 2.0)}
+    parts = {"image": field(), "sky": priors.wide_gaussian(1.0, 2.0)}
     x = {"image": fresh(*SHAPE), "sky": fresh()}
     product = priors.Product(parts)
     wanted = sum(float(parts[name].log_prob(x[name])) for name in parts)

@@ -108,7 +108,7 @@ def test_the_network_moves_with_the_image():
 
 
 def test_the_flux_is_seen():
-    """Nothing is normalised by the image: twice the image is not twice the estimate."""
+    """Nothing is normalized by the image: twice the image is not twice the estimate."""
     prior, x = stirred(), jax.random.normal(jax.random.key(2), SHAPE)
     one, two = (prior.denoise(0.3 + f * x, 0.5) - 0.3 for f in (1, 2))
     assert np.abs(two - 2 * one).max() > 1e-2
@@ -201,7 +201,7 @@ def test_draws_of_the_prior():
 def test_the_score_is_that_of_the_prior_with_noise():
     prior, x = blank(), jax.random.normal(jax.random.key(2), SHAPE)
     blurred = prior.at(0.5)
-    np.testing.assert_allclose(blurred.score(x), blurred.matched().score(x), atol=1e-5)
+    np.testing.assert_allclose(blurred.score(x), blurred.gaussian_approximation().score(x), atol=1e-5)
     assert not hasattr(blurred, "log_prob") and not hasattr(prior, "log_prob")
 
 

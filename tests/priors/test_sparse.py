@@ -136,7 +136,7 @@ def test_terms_of_priors():
     assert isinstance(W, op.Wavelet)
     assert priors.FromTFP(mixture(), (3,)).as_terms() is None
     tv = priors.TotalVariation((8, 8), 2.0)
-    product = priors.Product({"image": [priors.Positive(tv)], "sky": priors.flat(0.0, 1.0)})
+    product = priors.Product({"image": [priors.Positive(tv)], "sky": priors.wide_gaussian(0.0, 1.0)})
     assert [type(W) for W, _ in product.as_terms()] == [op.LinearComposition, op.LinearComposition, op.Part]
     latent = {"image": [jnp.abs(x)], "sky": jnp.asarray(0.3)}
     (W, g), (P, c), (S, n) = product.as_terms()
@@ -216,7 +216,7 @@ class WrongTerms(priors.HasLogProb, priors.HasTerms):
         (WrongThreshold(priors.GroupNorm(1.0, (2, 4))), "prox against brute force"),
         (WrongThreshold(priors.Exponential(1.0, (9,))), "prox against brute force"),
         (WrongGradient(priors.Laplace(1.0, (9,))), "gradient of log_prob"),
-        (WrongConstant(priors.GroupNorm(1.0, (2, 1))), "normalisation"),
+        (WrongConstant(priors.GroupNorm(1.0, (2, 1))), "normalization"),
         (WrongTerms(priors.TotalVariation((4, 4), 1.0)), "the terms add up"),
     ],
 )

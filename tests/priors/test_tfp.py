@@ -55,9 +55,9 @@ def test_mixture_behind_a_psf_and_a_mask():
 
 def test_a_mixture_within_a_product():
     y = jnp.asarray([3.0, 0.1, -2.0])
-    each = operators.Each({"image": operators.Identity((3,)), "sky": operators.Fill((3,))})
+    each = operators.BlockDiagonal({"image": operators.Identity((3,)), "sky": operators.Broadcast((3,))})
     operator = operators.Sum(each.out_structure) @ each
-    prior = priors.Product({"image": priors.FromTFP(mixture(0.05), (3,)), "sky": priors.flat(0.0, 1e-4)})
+    prior = priors.Product({"image": priors.FromTFP(mixture(0.05), (3,)), "sky": priors.wide_gaussian(0.0, 1e-4)})
     estimate = find_map(Posterior(likelihoods.Gaussian(operator, y, jnp.full(3, 0.25)), prior), rtol=1e-10)
     np.testing.assert_allclose(estimate.x["image"], brute_force(y, 0.5, mixture(0.05)), atol=2e-3)
 

@@ -11,13 +11,22 @@ from invprob.diagnostics.rank_statistics import mean_ess
 from invprob.optimize.solvers import TwoGrid
 from invprob.posterior import Hierarchy
 from invprob.sampling.sample import sample
-from invprob.sampling.samplers import HMC, NUTS, Conditioned, Langevin, Messenger, Perturbed, ScaleMixture, Split
+from invprob.sampling.samplers import (
+    HMC,
+    NUTS,
+    ConstrainedRealization,
+    Langevin,
+    Messenger,
+    PerturbationOptimization,
+    ScaleMixture,
+    Split,
+)
 from invprob.testing import dense_posterior
 from tests.problems import learned_problem, masked_problem, psf
 
 SAMPLERS = {
-    "perturbed": (Perturbed(), 10_000),
-    "conditioned": (Conditioned(TwoGrid((24, 24), rtol=1e-7)), 10_000),
+    "perturbed": (PerturbationOptimization(), 10_000),
+    "conditioned": (ConstrainedRealization(TwoGrid((24, 24), rtol=1e-7)), 10_000),
     "gibbs": (ScaleMixture(), 10_000),
     "hmc": (HMC(), 12_000),
     "nuts": (NUTS(), 6_000),
@@ -98,6 +107,6 @@ def close(pixels, directions, pull):
 def test_the_comparison_notices_a_wrong_noise_level():
     post = posterior(16)
     louder = eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: 1.3 * v)
-    draws = np.asarray(sample(louder, jax.random.key(0), 10_000, Perturbed()).latents, float)
+    draws = np.asarray(sample(louder, jax.random.key(0), 10_000, PerturbationOptimization()).latents, float)
     _, ratio = ratios(post, dense_posterior(post), draws.reshape(*draws.shape[:2], -1))
     assert ratio.mean() > 1.05

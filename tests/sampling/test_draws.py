@@ -11,7 +11,12 @@ from invprob.covariance import Diagonal
 from invprob.optimize.find_map import find_map, solve
 from invprob.optimize.solvers import ConjugateGradient, TwoGrid
 from invprob.posterior import Posterior
-from invprob.sampling.samplers.gaussian import Conditioned, Perturbed, exact_draws, variance_along
+from invprob.sampling.samplers.gaussian import (
+    ConstrainedRealization,
+    PerturbationOptimization,
+    exact_draws,
+    variance_along,
+)
 from invprob.testing import dense_posterior
 from tests.cases import saturation
 from tests.problems import largest_error, masked_problem, psf
@@ -22,7 +27,7 @@ def everything(deviation):
     return deviation
 
 
-PRECISE = Perturbed(ConjugateGradient(rtol=1e-8))
+PRECISE = PerturbationOptimization(ConjugateGradient(rtol=1e-8))
 
 
 def flat_draws(post, number, chunk=500, key=0, sampler=PRECISE):
@@ -72,7 +77,7 @@ def test_draws_on_two_grids():
     post = masked_problem(side=8, amplitude=20.0, kernel=psf(5.0, 11))
     solver = TwoGrid.fitting(post, 1e-7)
     assert solver is not None
-    check_draws(post, 4000, Conditioned(solver), factor=2)  # most of these unknowns the data do not see
+    check_draws(post, 4000, ConstrainedRealization(solver), factor=2)  # most of these unknowns the data do not see
 
 
 def test_draws_of_an_image_and_a_sky_level():
@@ -99,7 +104,7 @@ def test_progress_and_a_solve_that_ends_too_early():
     post, seen = masked_problem(side=8), []
     exact_draws(post, jax.random.key(0), 5, everything, chunk=2, progress=lambda done, all_: seen.append((done, all_)))
     assert seen == [(2, 5), (4, 5), (5, 5)]
-    _, good = exact_draws(post, jax.random.key(0), 2, everything, sampler=Perturbed(max_steps=2))
+    _, good = exact_draws(post, jax.random.key(0), 2, everything, sampler=PerturbationOptimization(max_steps=2))
     assert not good
 
 
@@ -147,7 +152,7 @@ def scene(amplitude, blurred):
 
 
 @eqx.filter_jit
-def realisations(true, used, keys):
+def realizations(true, used, keys):
     """Errors of the solution under one posterior for truths and data drawn from another."""
 
     def one(key):
@@ -163,7 +168,7 @@ def coverage(true, used, number, draws):
     """Part of the holes whose truth lies within one standard deviation, its error, and the standard deviations."""
     size = used.structure.shape
     std = flat_draws(used, draws, chunk=100).std(0).reshape(size)
-    errors = np.asarray(realisations(true, used, jax.random.split(jax.random.key(5), number)))
+    errors = np.asarray(realizations(true, used, jax.random.split(jax.random.key(5), number)))
     inner = tuple(slice((n - SIDE) // 2, (n + SIDE) // 2) for n in size)
     inside = (np.abs(errors) < std)[:, inner[0], inner[1]][:, HOLES].mean(1)
     return inside.mean(), inside.std() / np.sqrt(number), std[inner]

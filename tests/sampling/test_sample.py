@@ -58,8 +58,8 @@ def test_sparse_posteriors_against_a_dense_sampler(name):
     for method, number in (("gibbs", 2000), ("hmc", 4000)):
         found = pulls(flat(sample(post, jax.random.key(1), number, method)), reference)
         assert found.max() < 5, (method, found.max())
-    stronger = eqx.tree_at(lambda p: p.prior.norm.scale if name != "laplace" else p.prior.scale, post, 1 / 3.0)
-    wrong = pulls(flat(sample(stronger, jax.random.key(1), 2000, "gibbs")), reference)
+    rescaled = eqx.tree_at(lambda p: p.prior.norm.scale if name != "laplace" else p.prior.scale, post, 1 / 3.0)
+    wrong = pulls(flat(sample(rescaled, jax.random.key(1), 2000, "gibbs")), reference)
     assert wrong.max() > 10, "the check does not notice a strength that is wrong"
 
 

@@ -8,7 +8,7 @@ import pytest
 from invprob.posterior import Hierarchy
 from invprob.posterior.hierarchies import StrengthModel
 from invprob.sampling.sample import sample
-from invprob.sampling.samplers import HMC, Perturbed, ScaleMixture
+from invprob.sampling.samplers import HMC, PerturbationOptimization, ScaleMixture
 from invprob.testing import check_sampler, small_problem
 from invprob.testing.samplers import off_by
 from tests.cases import SAMPLERS
@@ -49,7 +49,7 @@ def test_contract_of_a_learned_prior():
     check_sampler(SAMPLERS[LEARNED][1](), post, num_samples=4000, reference=gaussian)
 
 
-@pytest.mark.parametrize("sampler", [Perturbed(), ScaleMixture(), HMC()], ids=lambda s: s.name)
+@pytest.mark.parametrize("sampler", [PerturbationOptimization(), ScaleMixture(), HMC()], ids=lambda s: s.name)
 def test_contract_notices_a_wrong_noise_level(sampler):
     """Draws of a posterior whose noise variance is wrong by 1.3 are told from those of the right one."""
     post = small_problem(side=6)

@@ -9,7 +9,7 @@ from invprob import likelihoods
 from invprob.covariance import Diagonal, dense_operator
 from invprob.errors import CapabilityError, UsageError
 from invprob.operators import CircularConvolve, Crop
-from invprob.optimize.data_augmentation import auxiliary
+from invprob.optimize.data_augmentation import augment
 from invprob.posterior import Posterior
 from invprob.priors.weights_file import learned_prior, weights_of
 from invprob.sampling.sample import as_sampler, sample
@@ -20,7 +20,7 @@ from tests.problems import learned_problem
 def test_the_auxiliary_image():
     """C is below the inverse of H, and the scatter of u has the covariance C - C H C."""
     post, _ = learned_problem(side=5)
-    found = auxiliary(post, 0.95, 1e-3)
+    found = augment(post, 0.95, 1e-3)
     C = np.asarray(dense_operator(found.covariance.operator))
     A = np.asarray(dense_operator(post.likelihood.operator))
     H = A.T @ np.asarray(dense_operator(post.likelihood.noise.inv)) @ A

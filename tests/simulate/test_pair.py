@@ -99,7 +99,7 @@ def test_stars_lie_where_they_were_put_with_the_target_psf(fine, fwhm, monkeypat
     y, x = center_of_mass(image[top : top + 41, left : left + 41])
     assert (x + left - 59.5) * fine == pytest.approx(0.313, abs=0.05 * fine)
     assert (y + top - 59.5) * fine == pytest.approx(-0.172, abs=0.05 * fine)
-    assert PSF.from_image(image, normalise=True).fwhm * fine == pytest.approx(fwhm, rel=0.15)
+    assert PSF.from_image(image, normalize=True).fwhm * fine == pytest.approx(fwhm, rel=0.15)
 
 
 def test_truth_has_next_to_no_power_at_the_edge_of_its_band(pair):

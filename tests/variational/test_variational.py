@@ -15,16 +15,16 @@ from invprob.evidence.marginal import log_evidence
 from invprob.operators.base import zeros
 from invprob.posterior import Posterior
 from invprob.results import Status
-from invprob.sampling.coordinates import Coordinates, Unbounded, coordinates
+from invprob.sampling.coordinates import Coordinates, Unconstrained, coordinates
 from invprob.testing import dense_posterior
 from invprob.variational.base import (
     AbstractDistribution,
     Approximation,
-    Chart,
     Draws,
+    TargetDensity,
     Variational,
-    chart_of,
     judged,
+    target_density,
 )
 from invprob.variational.fit import (
     CirculantGaussian,
@@ -100,8 +100,8 @@ class Full(AbstractDistribution):
         return Draws(self.mean + d, self.mean - d, jnp.ones(num, bool))
 
 
-def elbo(post, chart, q, num=100):
-    found = judged(Variational, post, Approximation(chart, q, jnp.zeros(())), KEY, num, Status.CONVERGED, solver="",
+def elbo(post, target, q, num=100):
+    found = judged(Variational, post, Approximation(target, q, jnp.zeros(())), KEY, num, Status.CONVERGED, solver="",
                    reason="", steps=0)  # fmt: skip
     return found.elbo, found.elbo_error
 
@@ -111,20 +111,20 @@ def test_the_bound_is_the_evidence_for_the_posterior_itself(masked):
     post, _ = masked
     mean, covariance = dense_posterior(post)
     where = near_white(post)
-    chart = chart_of(where, KEY)
+    target = target_density(where, KEY)
     inverse = np.linalg.inv(dense_operator(where.T))
     flat = [np.asarray(ravel_pytree(a)[0]) for a in (mean, where.origin)]
     centre, root = inverse @ (flat[0] - flat[1]), inverse @ np.linalg.cholesky(covariance)
     exact = log_evidence(post)
-    value, error = elbo(post, chart, Full(jnp.asarray(centre), jnp.asarray(root)))
+    value, error = elbo(post, target, Full(jnp.asarray(centre), jnp.asarray(root)))
     assert value == pytest.approx(exact, abs=1e-6) and error < 1e-6
     for other in (
         Full(jnp.asarray(centre + 0.1), jnp.asarray(root)),
         Full(jnp.asarray(centre), jnp.asarray(0.9 * root)),
     ):
-        value, error = elbo(post, chart, other)
+        value, error = elbo(post, target, other)
         assert value + 4 * error < exact
-    without = Chart(chart.where, jnp.zeros(()), jnp.zeros(()))  # the control
+    without = TargetDensity(target.where, jnp.zeros(()), jnp.zeros(()))  # the control
     assert abs(elbo(post, without, Full(jnp.asarray(centre), jnp.asarray(root)))[0] - exact) > 1
 
 
@@ -141,9 +141,9 @@ def test_the_joint_density_integrates_to_the_evidence(prior):
     """In the coordinates of each kind of prior, whose Jacobians differ; against the integral over x."""
     like = likelihoods.Gaussian(operators.Identity((1, 1)), jnp.full((1, 1), 0.8), jnp.full((1, 1), 0.25))
     post = Posterior(like, prior)
-    chart = chart_of(near_white(post), KEY)
+    target = target_density(near_white(post), KEY)
     c, x = np.linspace(-40, 40, 400001), np.linspace(-10, 15, 400001) + 1e-7
-    in_c = np.trapezoid(np.exp(jax.vmap(lambda a: chart.log_joint(a[None]))(c)), c)
+    in_c = np.trapezoid(np.exp(jax.vmap(lambda a: target.log_joint(a[None]))(c)), c)
     in_x = np.trapezoid(np.exp(jax.vmap(lambda a: post.log_prob(jnp.full((1, 1), a)))(x)), x)
     assert in_c == pytest.approx(in_x, rel=1e-4)
 
@@ -191,7 +191,7 @@ def test_mean_field_is_too_narrow_and_says_so(masked):
     """In the pixels themselves, correlated under the posterior: each has its deviation with the others held fixed."""
     post, std = masked
     mean, covariance = dense_posterior(post)
-    pixels = Coordinates(Unbounded(post, jnp.ones(())), operators.Identity(post.structure), mean)
+    pixels = Coordinates(Unconstrained(post, jnp.ones(())), operators.Identity(post.structure), mean)
     found = fit_variational(post, KEY, MeanField(), coordinates=pixels)
     fixed = 1 / np.sqrt(np.diag(np.linalg.inv(covariance)))
     np.testing.assert_allclose(np.exp(found.approximation.q.log_std), fixed, rtol=0.08)
@@ -258,7 +258,7 @@ def test_densities_are_those_of_their_draws():
     mean, log_std, factor = (jnp.asarray(a) for a in (rng.normal(size=3), rng.normal(size=3), rng.normal(size=(3, 2))))
     field = priors.GaussianField((2, 3), priors.PowerLaw(4.0, 0.1, 3.0))
     shown = Posterior(likelihoods.Gaussian(operators.Identity((2, 3)), jnp.zeros((2, 3)), jnp.ones((2, 3))), field)
-    of_field = CirculantGaussian().start(Chart(white_coordinates(shown), jnp.zeros(()), jnp.zeros(())), KEY)
+    of_field = CirculantGaussian().start(TargetDensity(white_coordinates(shown), jnp.zeros(()), jnp.zeros(())), KEY)
     of_field = jax.tree.map(lambda a: a + 0.3 * jnp.arange(a.size).reshape(a.shape), of_field)
     of_field = eqx.tree_at(lambda q: q.mean, of_field, jnp.arange(6.0))
     d = np.diag(np.exp(2 * log_std))

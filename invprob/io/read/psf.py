@@ -20,7 +20,7 @@ def read_psf(
     *,
     data_pixel_scale: float | None = None,
     pixel_scale: float | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
     without_pixel: bool = False,
 ) -> PSF:
     """Read a PSF from a FITS file.
@@ -33,7 +33,7 @@ def read_psf(
         Side of a pixel of the data it is for, in arcsec.
     pixel_scale
         Side of a PSF pixel in arcsec, instead of what its header says.
-    normalise
+    normalize
         Divide by the sum.
     without_pixel
         The image does not include the response of its own pixel.
@@ -49,11 +49,11 @@ def read_psf(
         When the file cannot be used, or the PSF is coarser than the data.
     """
     with Library() as library:
-        return load_psf(library, Spec.parse(spec), None, (), data_pixel_scale, pixel_scale, normalise, without_pixel)[0]
+        return load_psf(library, Spec.parse(spec), None, (), data_pixel_scale, pixel_scale, normalize, without_pixel)[0]
 
 
 def load_psf(
-    library: Library, spec: Spec, plane, planes, data_scale, given_scale, normalise, without_pixel
+    library: Library, spec: Spec, plane, planes, data_scale, given_scale, normalize, without_pixel
 ) -> tuple[PSF, InputFile]:
     """A PSF, its sampling relative to the data's pixel, and the record of its file."""
     file = library.open(spec.path)
@@ -83,7 +83,7 @@ def load_psf(
             pixel_scale=scale,
             oversampling=ratio,
             includes_pixel=not without_pixel,
-            normalise=normalise,
+            normalize=normalize,
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

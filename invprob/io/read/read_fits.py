@@ -27,7 +27,7 @@ def read_fits(
     variance: str | Path | None = None,
     noise_std: float | None = None,
     mask: str | Path | None = None,
-    normalise_psf: bool = False,
+    normalize_psf: bool = False,
     psf_without_pixel: bool = False,
     pixel_scale: float | None = None,
     psf_pixel_scale: float | None = None,
@@ -56,7 +56,7 @@ def read_fits(
         Standard deviation of the noise in every pixel, instead of a map.
     mask
         Specification of a mask, non-zero = bad; ``"none"`` to ignore the file's own.
-    normalise_psf
+    normalize_psf
         Divide the PSF by its sum. Otherwise a sum from 0.9 to 1.05 is used as given.
     psf_without_pixel
         The PSF is sampled from the optical PSF, without the response of its pixel.
@@ -102,7 +102,7 @@ def read_fits(
             variance,
             noise_std,
             mask,
-            normalise_psf,
+            normalize_psf,
             psf_without_pixel,
             pixel_scale,
             psf_pixel_scale,
@@ -133,14 +133,14 @@ class _Reader:
         self.header = cards.image_header(header, primary)
 
     def observation(
-        self, psf, variance, noise_std, mask, normalise, without_pixel, pixel_scale, psf_scale, zeropoint, dtype
+        self, psf, variance, noise_std, mask, normalize, without_pixel, pixel_scale, psf_scale, zeropoint, dtype
     ) -> Observation:
         scale = self.scale(pixel_scale)
         unit, warning = cards.unit_of(self.header)
         self.note(warning)
         bad = self.mask(mask)
         var, source = self.noise(variance, noise_std, bad)
-        kernel = self.psf(psf, scale, psf_scale, normalise, without_pixel)
+        kernel = self.psf(psf, scale, psf_scale, normalize, without_pixel)
         if zeropoint is not None and not np.isfinite(zeropoint):
             raise InputError(f"the zero point must be a finite number of magnitudes, not {zeropoint}")
         zeropoint = cards.zeropoint_of(self.header, unit) if zeropoint is None else float(zeropoint)
@@ -261,7 +261,7 @@ class _Reader:
         )
         return var * (scatter / claimed) ** 2, "WHT (relative weights, scaled to the sky)"
 
-    def psf(self, spec, scale, psf_scale, normalise, without_pixel) -> PSF | None:
+    def psf(self, spec, scale, psf_scale, normalize, without_pixel) -> PSF | None:
         if isinstance(spec, PSF):
             self.warnings += [w for w in spec.warnings if w not in self.warnings]
             return spec
@@ -275,7 +275,7 @@ class _Reader:
             parsed = Spec(self.spec.path, found[0])
         else:
             parsed = Spec.parse(spec, self.spec.path)
-        psf, used = load_psf(self.library, parsed, self.plane, self.planes, scale, psf_scale, normalise, without_pixel)
+        psf, used = load_psf(self.library, parsed, self.plane, self.planes, scale, psf_scale, normalize, without_pixel)
         self.inputs.append(used)
         self.warnings += psf.warnings
         return psf

@@ -44,7 +44,7 @@ class Carry(eqx.Module):
 class NewtonCG(AbstractSolver):
     """Gauss-Newton steps (natural gradient) for any forward operator and any prior that is white noise pushed forward.
 
-    It minimises ``f(xi) = -log p(y | F(T(xi))) + |xi|^2 / 2`` with the metric ``M = J.T N^-1 J + 1``, J the Jacobian of
+    It minimizes ``f(xi) = -log p(y | F(T(xi))) + |xi|^2 / 2`` with the metric ``M = J.T N^-1 J + 1``, J the Jacobian of
     ``F(T(xi))``: the Fisher information of the likelihood plus the identity. Each step solves ``M d = -grad f`` by
     conjugate gradients, truncated where they are better than the gradient's own progress (Eisenstat & Walker), and
     searches along d for an f that is lower by more than its rounding. A conjugate-gradient step costs T, F and their

@@ -37,7 +37,7 @@ class Problem(eqx.Module):
 
 
 class Optax(AbstractSolver):
-    """Minimises the negative log-posterior with an optax `GradientTransformation`.
+    """Minimizes the negative log-posterior with an optax `GradientTransformation`.
 
     For a Gaussian prior the coordinates are those of the circulant posterior covariance (linear operator) or of the
     prior (non-linear). There the curvature of the objective is about one, and less along modes of masked pixels and of
@@ -111,7 +111,7 @@ def _dtype(tree: PyTree):
 
 def _start_of(post: Posterior) -> PyTree:
     """Where to begin without a Gaussian prior: near the solution under the Gaussian matched to it, else zeros."""
-    matched = post.prior.matched()
+    matched = post.prior.gaussian_approximation()
     system = None if matched is None else Posterior(post.likelihood, matched).linear_gaussian()
     if system is None:
         like = post.structure.like(_dtype(eqx.filter(post.likelihood, eqx.is_inexact_array)))

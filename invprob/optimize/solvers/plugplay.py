@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.errors import UsageError
-from invprob.optimize.data_augmentation import Auxiliary, auxiliary, temperature
+from invprob.optimize.data_augmentation import AugmentedPosterior, augment, temperature
 from invprob.optimize.solvers.base import DONE, NOT_FINITE, RUNNING, AbstractSolver, Metrics, State, first_metrics
 from invprob.posterior import Posterior
 
@@ -82,17 +82,17 @@ class PlugAndPlay(AbstractSolver):
                 f"{self.anneal}, {self.hot:g}, {self.share:g} and {self.depth:g}"
             )
 
-    def prepare(self, post: Posterior) -> Auxiliary:
-        return auxiliary(post, self.share, self.depth)
+    def prepare(self, post: Posterior) -> AugmentedPosterior:
+        return augment(post, self.share, self.depth)
 
-    def init(self, problem: Auxiliary, x0: PyTree | None) -> State:
+    def init(self, problem: AugmentedPosterior, x0: PyTree | None) -> State:
         dtype = problem.like.data.dtype
         # dark: where there are no data, a border full of galaxies would come from the prior and go only slowly
         start: Array = jnp.zeros(problem.prior.structure.shape, dtype) if x0 is None else jnp.asarray(x0, dtype)
         none = Average(start, jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
         return State(jnp.stack([start, start]), none, first_metrics(dtype))
 
-    def step(self, problem: Auxiliary, state: State) -> State:
+    def step(self, problem: AugmentedPosterior, state: State) -> State:
         step, average = state.metrics.step, state.carry
         dtype = average.mean.dtype
         t = temperature(self.hot, step, self.anneal, dtype)
@@ -113,7 +113,7 @@ class PlugAndPlay(AbstractSolver):
         code = jnp.where(jnp.all(jnp.isfinite(x)), code, NOT_FINITE).astype(jnp.int32)
         return State(x, average, Metrics(step + 1, gap, code))
 
-    def latent(self, problem: Auxiliary, state: State) -> Float[Array, "y x"]:
+    def latent(self, problem: AugmentedPosterior, state: State) -> Float[Array, "y x"]:
         return jnp.where(state.carry.count > 0, state.carry.mean, jnp.mean(state.x, axis=0))
 
     @staticmethod

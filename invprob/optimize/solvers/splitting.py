@@ -19,8 +19,8 @@ from invprob.covariance import Diagonal
 from invprob.errors import CapabilityError
 from invprob.operators import (
     AbstractLinearOperator,
-    Each,
-    Fill,
+    BlockDiagonal,
+    Broadcast,
     Part,
     Sum,
     compose,
@@ -52,7 +52,7 @@ class Levels(eqx.Module):
     variance: Float[Array, " n"]
 
     def best(self, residual: Float[Array, ...], weight: Float[Array, ...]) -> Float[Array, ""]:
-        """The sum of the levels that minimises ``weight (residual - sum)^2 / 2`` and their priors."""
+        """The sum of the levels that minimizes ``weight (residual - sum)^2 / 2`` and their priors."""
         # several levels only differ by their priors: the sum has the summed means and variances
         mean, variance = jnp.sum(self.mean), jnp.sum(self.variance)
         return (jnp.sum(weight * residual) * variance + mean) / (jnp.sum(weight) * variance + 1)
@@ -64,7 +64,7 @@ class Levels(eqx.Module):
 
 
 class DataTerm(eqx.Module):
-    """``g(u) = 1/2 (y - R u - level).T N^-1 (y - R u - level)``, minimised over the level, with its exact prox.
+    """``g(u) = 1/2 (y - R u - level).T N^-1 (y - R u - level)``, minimized over the level, with its exact prox.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class Split(eqx.Module):
         return x if self.key is None else x[self.key]
 
 
-class Apart(eqx.Module):
+class SeparatedConvolution(eqx.Module):
     """A linear posterior with the convolution apart from the rest of the forward operator.
 
     Parameters
@@ -229,7 +229,7 @@ class Apart(eqx.Module):
     key: str | None = eqx.field(static=True)
 
 
-def apart(post: Posterior, needed_by: str, instead: str) -> Apart:
+def separate_convolution(post: Posterior, needed_by: str, instead: str) -> SeparatedConvolution:
     """The convolution of a posterior apart from the border, mask, block sums and levels behind it.
 
     Raises
@@ -252,7 +252,9 @@ def apart(post: Posterior, needed_by: str, instead: str) -> Apart:
     R, circular = found
     weight = like.noise.inv(jnp.ones_like(like.data))
     gram = R.apply(R.adjoint(jnp.ones_like(like.data)))
-    return Apart(DataTerm(R, like.data, weight, gram, levels), circular.otf, prior, images, circular.shape, key)
+    return SeparatedConvolution(
+        DataTerm(R, like.data, weight, gram, levels), circular.otf, prior, images, circular.shape, key
+    )
 
 
 def split(post: Posterior) -> Split:
@@ -263,7 +265,7 @@ def split(post: Posterior) -> Split:
     CapabilityError
         When the forward operator, the noise or the prior is not of the form above; says which.
     """
-    found = apart(post, "ADMM", "primal-dual steps (pdhg) take any linear operator and noise")
+    found = separate_convolution(post, "ADMM", "primal-dual steps (pdhg) take any linear operator and noise")
     terms = found.prior.as_terms()
     if terms is None:
         raise CapabilityError(f"{type(found.prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
@@ -275,13 +277,13 @@ def split(post: Posterior) -> Split:
 def _without_levels(operator: Any, prior: AbstractPrior) -> tuple[Any, AbstractPrior, str | None, Levels | None]:
     """Operator and prior of the images alone, their key, and the levels."""
     parts = operator.operators if isinstance(operator, LinearComposition) else (operator,)
-    if len(parts) != 2 or not isinstance(parts[0], Sum) or not isinstance(parts[1], Each):
+    if len(parts) != 2 or not isinstance(parts[0], Sum) or not isinstance(parts[1], BlockDiagonal):
         return operator, prior, None, None
     each = parts[1].operators
     named = getattr(prior, "parts", None)
     if not isinstance(each, dict) or not isinstance(named, dict):
         return operator, prior, None, None
-    keys = tuple(name for name, part in each.items() if isinstance(part, Fill))
+    keys = tuple(name for name, part in each.items() if isinstance(part, Broadcast))
     others = [name for name in each if name not in keys]
     gaussians = [named[name].as_gaussian() for name in keys]
     if len(others) != 1 or not keys or any(g is None or not isinstance(g.covariance, Diagonal) for g in gaussians):
@@ -330,4 +332,4 @@ def _symbol(response: Float[Array, "y x"]) -> Float[Array, "ky kx"]:
     return jnp.maximum(jnp.real(jnp.fft.rfft2(jnp.roll(response, middle, (0, 1)))), 0)
 
 
-__all__ = ["Apart", "DataTerm", "Levels", "Split", "Term", "apart", "split"]
+__all__ = ["DataTerm", "Levels", "SeparatedConvolution", "Split", "Term", "separate_convolution", "split"]

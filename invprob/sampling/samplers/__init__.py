@@ -1,7 +1,13 @@
 """Samplers: independent exact draws, Gibbs, and the Hamiltonian ones of TensorFlow Probability."""
 
 from invprob.sampling.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Chains, Draw, Info
-from invprob.sampling.samplers.gaussian import Conditioned, Filtered, Perturbed, exact_draws, exact_sampler
+from invprob.sampling.samplers.gaussian import (
+    ConstrainedRealization,
+    Filtered,
+    PerturbationOptimization,
+    exact_draws,
+    exact_sampler,
+)
 from invprob.sampling.samplers.gibbs import ScaleMixture
 from invprob.sampling.samplers.langevin import Langevin
 from invprob.sampling.samplers.messenger import Messenger
@@ -16,13 +22,13 @@ __all__ = [
     "AbstractMarkov",
     "AbstractSampler",
     "Chains",
-    "Conditioned",
+    "ConstrainedRealization",
     "Draw",
     "Filtered",
     "Info",
     "Langevin",
     "Messenger",
-    "Perturbed",
+    "PerturbationOptimization",
     "ScaleMixture",
     "Split",
     "StrengthMixture",

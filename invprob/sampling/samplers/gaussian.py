@@ -68,7 +68,7 @@ class AbstractExact(AbstractIndependent):
         return Draw(self.solver.latent(solved, state), state.metrics.code)
 
 
-class Perturbed(AbstractExact):
+class PerturbationOptimization(AbstractExact):
     """Perturb and solve: ``K u = A.T N^-1/2 e1 + S^-1/2 e2`` by conjugate gradients, for every linear operator.
 
     References
@@ -84,7 +84,7 @@ class Perturbed(AbstractExact):
         return self.solution(problem.solved.with_right(perturbation(problem.system, key)))
 
 
-class Conditioned(AbstractExact):
+class ConstrainedRealization(AbstractExact):
     """Simulate and condition: a draw of the prior less its reconstruction from simulated data, on two grids.
 
     With ``x' ~ N(0, S)`` and ``y' = A x' + n'`` the difference of x' from the posterior mean given y' has the posterior
@@ -133,8 +133,8 @@ def exact_sampler(post: Posterior, rtol: float = DRAW_RTOL, max_steps: int = 100
         return Filtered()
     two = TwoGrid.fitting(post, rtol)
     if two is not None:
-        return Conditioned(two, max_steps)
-    return Perturbed(ConjugateGradient(rtol=rtol), max_steps)
+        return ConstrainedRealization(two, max_steps)
+    return PerturbationOptimization(ConjugateGradient(rtol=rtol), max_steps)
 
 
 def variance_along(
@@ -274,7 +274,7 @@ def exact_sums(
     kept, bool
         As of `exact_draws`.
     """
-    sampler = Perturbed() if sampler is None else sampler
+    sampler = PerturbationOptimization() if sampler is None else sampler
     problem = _prepared(sampler, post)
     before = no_sums(sums, eqx.filter_eval_shape(sampler.draw, problem, key).value)
     kept, good = None, True

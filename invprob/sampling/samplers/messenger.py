@@ -14,7 +14,7 @@ from invprob.covariance import Stationary
 from invprob.errors import CapabilityError, UsageError
 from invprob.operators.base import zeros
 from invprob.optimize.solvers.cg import axpy, descend
-from invprob.optimize.solvers.splitting import Apart, apart
+from invprob.optimize.solvers.splitting import SeparatedConvolution, separate_convolution
 from invprob.posterior import Hierarchy, Posterior
 from invprob.sampling.samplers.base import AbstractMarkov, Chains, Info
 from invprob.sampling.samplers.gaussian import perturbation
@@ -56,7 +56,7 @@ class Field(eqx.Module):
         Variance of the messenger.
     """
 
-    parts: Apart
+    parts: SeparatedConvolution
     mean: Float[Array, "y x"]
     power: Float[Array, "ky kx"]
     tau: Float[Array, ""]
@@ -64,7 +64,7 @@ class Field(eqx.Module):
     @classmethod
     def of(cls, post: Posterior) -> Field:
         """The field of a posterior; `CapabilityError` where it is not one."""
-        parts = apart(post, "messenger sampling", "give theta by hand, or take its maximum")
+        parts = separate_convolution(post, "messenger sampling", "give theta by hand, or take its maximum")
         gaussian = parts.prior.as_gaussian()
         if gaussian is None or not isinstance(gaussian.covariance, Stationary):
             raise CapabilityError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from invprob.errors import UsageError
-from invprob.optimize.data_augmentation import Auxiliary, auxiliary, temperature
+from invprob.optimize.data_augmentation import AugmentedPosterior, augment, temperature
 from invprob.posterior import Posterior
 from invprob.sampling.samplers.base import AbstractMarkov, Chains, Info
 
@@ -73,10 +73,10 @@ class Split(AbstractMarkov):
                 f"to 1, not {self.num_warmup}, {self.hot:g}, {self.steps}, {self.share:g} and {self.depth:g}"
             )
 
-    def prepare(self, post: Posterior) -> Auxiliary:
-        return auxiliary(post, self.share, self.depth)
+    def prepare(self, post: Posterior) -> AugmentedPosterior:
+        return augment(post, self.share, self.depth)
 
-    def init(self, problem: Auxiliary, key, num_chains: int) -> Chains:
+    def init(self, problem: AugmentedPosterior, key, num_chains: int) -> Chains:
         dtype = problem.like.data.dtype
         dark = jnp.zeros(problem.prior.structure.shape, dtype)  # type: ignore[union-attr]
 
@@ -88,7 +88,7 @@ class Split(AbstractMarkov):
         info = Info(none, jnp.ones_like(none), none > 0, jnp.zeros(num_chains, jnp.int32))
         return Chains(places, None, jnp.zeros((), jnp.int32), info)
 
-    def step(self, problem: Auxiliary, chains: Chains, key) -> Chains:
+    def step(self, problem: AugmentedPosterior, chains: Chains, key) -> Chains:
         hot = temperature(self.hot, chains.step + 1, max(self.num_warmup // 2, 1), problem.like.data.dtype)
 
         def one(place, key):
@@ -98,10 +98,10 @@ class Split(AbstractMarkov):
         cost = jnp.full(len(chains.info.accept), self.steps, jnp.int32)
         return Chains(places, None, chains.step + 1, eqx.tree_at(lambda i: i.gradients, chains.info, cost))
 
-    def latent(self, problem: Auxiliary, position: Place) -> Float[Array, "y x"]:
+    def latent(self, problem: AugmentedPosterior, position: Place) -> Float[Array, "y x"]:
         return position.x
 
-    def _swept(self, problem: Auxiliary, x: Float[Array, "y x"], t: Array, away, draw) -> Place:
+    def _swept(self, problem: AugmentedPosterior, x: Float[Array, "y x"], t: Array, away, draw) -> Place:
         """Both conditionals at the temperature t."""
         u = problem.towards_data(x) + jnp.sqrt(t) * problem.scatter(away)
         return Place(problem.prior.denoised_draw(draw, u, t * problem.covariance.power, self.steps), u)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob.errors import CapabilityError
 from invprob.posterior import Hierarchy, Posterior
-from invprob.posterior.hierarchies import LouderModel, StrengthModel
+from invprob.posterior.hierarchies import NoiseScaleModel, StrengthModel
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
 from invprob.sampling.samplers.gibbs import Mixture, ScaleMixture, parted
 
@@ -76,7 +76,7 @@ class StrengthMixture(AbstractMarkov):
         return ScaleMixture(self.num_warmup, self.rtol, self.max_steps)
 
     def prepare(self, post: Hierarchy) -> Problem:
-        inner = post.build.build if isinstance(post.build, LouderModel) else post.build
+        inner = post.build.build if isinstance(post.build, NoiseScaleModel) else post.build
         if not isinstance(inner, StrengthModel):
             raise CapabilityError(
                 f"this Gibbs sampling takes the strength of a sparse prior (strength_hierarchy) and the scale of the "
@@ -108,16 +108,16 @@ class StrengthMixture(AbstractMarkov):
 
     def _sweep(self, problem: Problem, place: Place, key) -> tuple[Place, Array]:
         strength, noise, image = jax.random.split(key, 3)
-        theta = self._stronger(problem, place, strength)
+        theta = self._update_strength(problem, place, strength)
         if "log_noise" in theta:
-            theta = self._louder(problem, Place(theta, place.x), noise)
+            theta = self._update_noise(problem, Place(theta, place.x), noise)
         post = problem.hierarchy.build(theta)
         norms, gaussians = parted(post.prior)
         given = Mixture(post.likelihood, norms, gaussians, problem.mixture.root, problem.mixture.origin)  # type: ignore[arg-type]
         x, steps = self._given.swept(given, place.x, image)
         return Place(theta, x), steps
 
-    def _stronger(self, problem: Problem, place: Place, key) -> dict[str, Float[Array, ""]]:
+    def _update_strength(self, problem: Problem, place: Place, key) -> dict[str, Float[Array, ""]]:
         """Theta with the strength drawn given the image; where the draw is out of bounds, as it was."""
         theta = place.theta
         unit = {**theta, "log_strength": jnp.zeros_like(theta["log_strength"])}
@@ -129,7 +129,7 @@ class StrengthMixture(AbstractMarkov):
         drawn = jnp.log(jax.random.gamma(key, problem.rank, (), cost.dtype)) - jnp.log(jnp.maximum(cost, tiny))
         return self._within(problem, theta, "log_strength", drawn)
 
-    def _louder(self, problem: Problem, place: Place, key) -> dict[str, Float[Array, ""]]:
+    def _update_noise(self, problem: Problem, place: Place, key) -> dict[str, Float[Array, ""]]:
         """Theta with the scale of the noise drawn given the residuals."""
         theta = place.theta
         post: Posterior = problem.hierarchy.build({**theta, "log_noise": jnp.zeros_like(theta["log_noise"])})

@@ -41,9 +41,9 @@ def test_psf_problems(tmp_path, sky):
         path.unlink(missing_ok=True)
         return read_fits(write(path, ("SCI", sky, wcs_header()), ("PSF", array, cards or {})), noise_std=1.0, **options)
 
-    with pytest.raises(InputError, match=r"\[PSF\]: .*--normalise-psf"):
+    with pytest.raises(InputError, match=r"\[PSF\]: .*--normalize-psf"):
         psf_of(psf_image() * 2)
-    assert psf_of(psf_image() * 2, normalise_psf=True).psf.total == pytest.approx(1)
+    assert psf_of(psf_image() * 2, normalize_psf=True).psf.total == pytest.approx(1)
     with pytest.raises(InputError, match="--psf-pixel-scale"):
         psf_of(psf_image(), {"PIXSCALE": 0.4})
     with pytest.raises(InputError, match="not a finite"):
