@@ -21,85 +21,169 @@ NUM_EXACT = 64  # draws behind the errors, where the configuration does not say
 SOLVER_STEPS = 10_000  # most of a solver, likewise
 
 
+PANELS = ("Input", "PSF and noise", "Prior", "Method", "Output", "Advanced")  # of the options, in the order of the help
+
+
+def _option(panel: str, default: Any, text: str, **checks: Any) -> Any:
+    """A field that is an option of the command line as well: its panel, and the text that says what it is."""
+    assert panel in PANELS, panel
+    return Field(default, description=text, json_schema_extra={"panel": panel}, **checks)
+
+
 class InputConfig(BaseModel):
     """How the files are read; see `invprob.read_fits`, whose arguments these are."""
 
     model_config = _STRICT
 
-    image: str | None = Field(None, description="image file FILE[EXT,plane]")
-    psf: str | None = Field(None, description="PSF file FILE[EXT], 'none' to denoise; default: the image file's own")
-    variance: str | None = Field(None, description="noise file FILE[EXT]: variance, standard deviation or weight")
-    noise_std: float | None = Field(None, gt=0, description="noise standard deviation in the data's unit")
-    mask: str | None = Field(None, description="mask file FILE[EXT], non-zero = bad")
-    normalize_psf: bool = Field(False, description="divide the PSF by its sum")
-    psf_without_pixel: bool = Field(False, description="the PSF image does not contain the pixel response")
-    pixel_scale: float | None = Field(None, gt=0, description="arcsec per data pixel, where the file does not tell")
-    psf_pixel_scale: float | None = Field(None, gt=0, description="arcsec per PSF pixel, where the file does not tell")
-    zeropoint: float | None = Field(
-        None, description="AB magnitude of one unit of flux, where the file does not tell; for learned priors"
+    image: str | None = _option("Input", None, "FITS image: FILE, FILE[EXT] or FILE[EXT,plane].")
+    mask: str | None = _option("Input", None, "Mask FILE[EXT], non-zero = bad.")
+    pixel_scale: float | None = _option("Input", None, "Arcsec per data pixel, if the file does not tell.", gt=0)
+    zeropoint: float | None = _option(
+        "Input", None, "AB magnitude of one unit of flux, if the file does not tell; learned priors need it."
+    )
+    psf: str | None = _option(
+        "PSF and noise",
+        None,
+        "PSF: FILE[EXT], [EXT] of the image's file, or 'none' to denoise. Default: the file's own.",
+    )
+    variance: str | None = _option(
+        "PSF and noise", None, "Noise map FILE[EXT]; end with :var, :std or :ivar where its name does not tell."
+    )
+    noise_std: float | None = _option("PSF and noise", None, "Noise standard deviation, in the data's unit.", gt=0)
+    normalize_psf: bool = _option("PSF and noise", False, "Divide the PSF by its sum.")
+    psf_without_pixel: bool = _option("PSF and noise", False, "The PSF image lacks the response of its pixel.")
+    psf_pixel_scale: float | None = _option(
+        "PSF and noise", None, "Arcsec per PSF pixel, if the file does not tell.", gt=0
     )
 
 
 class Config(BaseModel):
     """What `deconvolve` does.
 
-    Every field has a default that needs no knowledge of the image. Unknown fields are errors.
+    Every field has a default that needs no knowledge of the image. Unknown fields are errors. The options of
+    `invprob deconvolve` are made of these fields and of those of `InputConfig`.
     """
 
     model_config = _STRICT
 
-    prior: str = Field("gaussian", description="prior on the image")
-    positive: bool = Field(False, description="no pixel below the floor")
-    floor: float = Field(
-        1.0, ge=0, description="how far below zero a positive image may go, in standard deviations of the noise"
+    prior: str = _option(
+        "Prior",
+        "gaussian",
+        "Prior on the image: gaussian (the default), starlet, tv, wavelet, laplace, lognormal, points+starlet, the "
+        "learned one galaxies, FILE.eqx of `invprob train`, or one that another package installs; `invprob priors` "
+        "lists them.",
     )
-    strength: float | Literal["auto", "fission", "sample"] = Field(
+    positive: bool = _option("Prior", False, "No pixel below the floor: the image is positive within the noise.")
+    floor: float = _option(
+        "Advanced",
+        1.0,
+        "How far below zero --positive lets a pixel go, in standard deviations of the noise; 0: strictly positive, "
+        "which adds flux to a noisy sky. Default: 1.",
+        ge=0,
+    )
+    strength: float | Literal["auto", "fission", "sample"] = _option(
+        "Prior",
         "auto",
-        description="'auto' (from the data and their noise), 'fission', 'sample' (with the image), or a number: larger "
-        "is smoother",
+        "'auto' (from the data and their noise), 'fission' (what predicts held-out noise best), 'sample' (gaussian: "
+        "drawn together with the image, with --method sample), or a number, larger for smoother: for gaussian a factor "
+        "on the inverse amplitude found, for the others in units of the noise. Default: auto.",
     )
-    noise_scale: float | Literal["sample"] = Field(
-        1.0, description="factor of the noise's standard deviation; 'sample': found with the image"
+    noise_scale: float | Literal["sample"] = _option(
+        "Advanced",
+        1.0,
+        "Factor of the noise's standard deviation; 'sample': drawn together with the image, with --strength sample. "
+        "Default: 1.",
     )
-    psf_error: float = Field(
-        0.0, ge=0, le=0.5, description="fraction by which the PSF's width is uncertain: it is then found with the image"
+    psf_error: float = _option(
+        "Advanced",
+        0.0,
+        "Fraction by which the PSF's width is uncertain: drawn together with the image, with --strength sample. "
+        "Default: 0.",
+        ge=0,
+        le=0.5,
     )
-    amplitude: float | None = Field(None, gt=0, description="power at k = 0, by hand (with scale and slope)")
-    scale: float | None = Field(None, gt=0, description="break of the power spectrum, cycles per latent pixel, by hand")
-    slope: float | None = Field(None, gt=0, description="slope of the power spectrum, by hand")
-    refine: int = Field(1, ge=1, le=16, description="latent pixels on a side of a data pixel")
-    method: Literal["map", "sample", "vi", "laplace"] = Field(
-        "map", description="best image with errors, draws, or an approximation of the posterior with draws of it"
-    )
-    family: str = Field("auto", description="'auto', or the name of a family of distributions, for method 'vi'")
-    num_samples: int | None = Field(
+    amplitude: float | None = _option(
+        "Advanced",
         None,
+        "Power of the gaussian and lognormal fields at k = 0, instead of the one found from the data; with --scale and "
+        "--slope.",
+        gt=0,
+    )
+    scale: float | None = _option(
+        "Advanced", None, "Break of their power spectrum, cycles per latent pixel; with --amplitude and --slope.", gt=0
+    )
+    slope: float | None = _option(
+        "Advanced", None, "Slope of their power spectrum; with --amplitude and --scale.", gt=0
+    )
+    refine: int = _option("Input", 1, "Latent pixels on a side of a data pixel. Default: 1.", ge=1, le=16)
+    method: Literal["map", "sample", "vi", "laplace"] = _option(
+        "Method",
+        "map",
+        "map: best image, with errors for the gaussian prior (default); sample: draws, their mean and errors for every "
+        "prior, by chains where they cannot be independent; vi, laplace: an approximation of the posterior with draws "
+        "of it, and k-hat, which says when not to trust it.",
+    )
+    family: str = _option(
+        "Advanced",
+        "auto",
+        "Distributions of --method vi: auto (default), metric (gaussian, lognormal), circulant, meanfield, lowrank "
+        "(every prior), flow (up to 400 latent pixels).",
+    )
+    num_samples: int | None = _option(
+        "Method",
+        None,
+        "Draws; 0: no errors. Default: 64 exact ones, 2000 of chains, 4000 with --strength sample, 1000 of vi and "
+        "laplace.",
         ge=0,
         le=100_000,
-        description="draws; 0: no errors; default: 64 exact ones, 2000 of chains, 4000 with hyperparameters, 1000 of "
-        "an approximation",
     )
-    sampler: str = Field("auto", description="'auto', or the name of a sampler, for method 'sample'")
-    num_chains: int = Field(4, ge=1, le=1000, description="chains, where the draws are not independent")
-    num_warmup: int | None = Field(None, ge=1, description="steps of warm-up of a chain; default: the sampler's own")
-    intervals: tuple[float, ...] = Field((), description="central intervals to write, per cent, from the draws")
-    fission_test: bool = Field(
-        False, description="whether half of the data predicts the other half, as a p-value; costs a second run of draws"
+    sampler: str = _option(
+        "Advanced",
+        "auto",
+        "auto (default); gaussian prior: exact; starlet, tv, wavelet, laplace: gibbs; --positive, lognormal: hmc, "
+        "nuts; learned: split.",
     )
-    compare_prior: str | None = Field(
-        None, description="another prior, whose image is compared with this one in units of the errors; costs its run"
+    num_chains: int = _option("Advanced", 4, "Chains, from scattered starts. Default: 4.", ge=1, le=1000)
+    num_warmup: int | None = _option(
+        "Advanced", None, "Steps of warm-up of each chain. Default: the sampler's own.", ge=1
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the draws")
-    sky: float | Literal["none", "fit"] = Field("none", description="'none', 'fit', or the level to subtract")
-    solver: str = Field("auto", description="'auto', or the name of a solver")
-    rtol: float | None = Field(
-        None, gt=0, lt=1, description="where the solver stops: relative gap or residual; default: the solver's own"
+    intervals: tuple[float, ...] = _option(
+        "Method", (), "Central intervals to write for each pixel, per cent: 68,95. From the draws."
     )
-    max_steps: int | None = Field(
-        None, ge=1, description="most steps of the solver (10000), or of the fit of method 'vi' (the family's own)"
+    fission_test: bool = _option(
+        "Method", False, "Whether half of the data predicts the other half: p-values; twice the time."
     )
-    dtype: Literal["float32", "float64"] = Field("float64", description="precision of the computation")
-    input: InputConfig = InputConfig()  # type: ignore[call-arg]
+    compare_prior: str | None = _option(
+        "Method",
+        None,
+        "Another prior, such as gaussian, to compare with: extension COMPARED, the difference in errors.",
+    )
+    seed: int = _option("Advanced", 0, "Seed of the draws. Default: 0.", ge=0, lt=2**63)
+    sky: float | Literal["none", "fit"] = _option(
+        "PSF and noise", "none", "'none' (default), 'fit' one level with its error, or the level to subtract."
+    )
+    solver: str = _option(
+        "Advanced",
+        "auto",
+        "auto (default); gaussian prior: wiener, cg, twogrid (without --refine); sparse and positive: admm, pdhg, "
+        "proximal; lognormal: newton; smooth: lbfgs; learned: plugplay.",
+    )
+    rtol: float | None = _option(
+        "Advanced",
+        None,
+        "Where the solver stops: relative gap of the objective (default 1e-7), or relative residual of admm (default "
+        "3e-4), pdhg and proximal (1e-4), or scatter of the image of plugplay (5e-2).",
+        gt=0,
+        lt=1,
+    )
+    max_steps: int | None = _option(
+        "Advanced",
+        None,
+        "Most steps of the solver, or of the fit of vi. Default: 10000, or the family's own.",
+        ge=1,
+    )
+    dtype: Literal["float32", "float64"] = _option("Advanced", "float64", "float64 (default) or float32.")
+    input: InputConfig = InputConfig()
 
     @field_validator("strength")
     @classmethod

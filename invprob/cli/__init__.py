@@ -9,6 +9,7 @@ import typer
 
 from invprob.cli import calibrate, deconvolve, files, measure, priors, train
 from invprob.cli.console import OneLineGroup
+from invprob.cli.options import ConfigurationCommand, InspectCommand
 
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 unexpected; 2 usage; 3 replay differs; 64 no usable pixels; 65 bad input;
@@ -25,10 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_COMMANDS = (
-    deconvolve.deconvolve, measure.measure, calibrate.calibrate, train.train, files.inspect, files.simulate,
-    files.replay,
-)  # fmt: skip
+_COMMANDS = (measure.measure, calibrate.calibrate, train.train, files.simulate, files.replay)
+app.command(cls=ConfigurationCommand, epilog=EXIT_CODES)(deconvolve.deconvolve)
+app.command(cls=InspectCommand, epilog=EXIT_CODES)(files.inspect)
 for _command in _COMMANDS:
     app.command(epilog=EXIT_CODES)(_command)
 app.command(name="priors", epilog=EXIT_CODES)(priors.list_priors)

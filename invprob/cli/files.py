@@ -10,22 +10,20 @@ import typer
 
 from invprob.cli.common import Quiet, listener, prepare_jax
 from invprob.cli.console import reported, say
+from invprob.cli.options import given
 from invprob.errors import ExitCode
 
 
 @reported
 def inspect(
-    file: Annotated[str, typer.Argument(help="FITS image: FILE, FILE[EXT] or FILE[EXT,plane].")],
-    psf: Annotated[str | None, typer.Option(help="PSF: FILE[EXT].")] = None,
-    variance: Annotated[str | None, typer.Option(help="Noise map FILE[EXT].")] = None,
-    mask: Annotated[str | None, typer.Option(help="Mask FILE[EXT].")] = None,
-    normalize_psf: Annotated[bool, typer.Option("--normalize-psf", help="Divide the PSF by its sum.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE")],
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
     """Say what the reader understands of a file: shape, unit, WCS, noise, mask, PSF."""
     from invprob.io.inspect import inspect_file
 
-    found = inspect_file(file, psf=psf, variance=variance, mask=mask, normalize_psf=normalize_psf)
+    found = inspect_file(file, **given(context))
     if json:
         print(json_module.dumps(found, indent=1))
         return

@@ -16,7 +16,7 @@ from invprob.pipeline.problem import Model
 from invprob.priors.weights_file import SHIPPED, is_learned
 from invprob.recipes.named import FIELDS, known_priors
 
-CHAINS = ("sampler", "chains", "num_warmup")  # fields of chains alone
+CHAINS = ("sampler", "num_chains", "num_warmup")  # fields of chains alone
 SOLVE = ("solver", "rtol")  # fields of the search for the best image
 
 
