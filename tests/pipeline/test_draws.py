@@ -153,7 +153,7 @@ def test_the_noise_may_be_scaled_by_hand():
 def test_too_few_draws_are_written_with_their_verdict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "image.fits")
-    config = settings(num_samples=40, chains=2, intervals=[68], input={"image": "image.fits"})
+    config = settings(num_samples=40, num_chains=2, intervals=[68], input={"image": "image.fits"})
     result, _ = run(config, "out.fits")
     assert result.status is Status.NOT_MIXED
     with fits.open("out.fits", checksum=True) as hdus:

@@ -118,7 +118,7 @@ def test_the_light_within():
 
 def test_draws_are_those_of_the_gaussian_prior(weights):
     """Their mean and spread, with an untrained network; the map of evidence is that of the training set."""
-    found = deconvolve(seen(), learned(weights, method="sample", num_samples=400, chains=4))
+    found = deconvolve(seen(), learned(weights, method="sample", num_samples=400, num_chains=4))
     assert isinstance(found, Samples) and found.solver == "split" and "denoiser" in found.bias
     assert found.std is not None
     with jax.enable_x64(True):
@@ -137,7 +137,7 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
 @pytest.mark.slow
 def test_the_guards_go_with_it(weights):
     """Half of the data predicts the other half, but for a trail that no PSF makes; and another prior differs."""
-    config = learned(weights, method="sample", num_samples=60, chains=2, fission_test=True, compare_prior="gaussian")
+    config = learned(weights, method="sample", num_samples=60, num_chains=2, fission_test=True, compare_prior="gaussian")
     trail = seen().data.copy()
     trail[np.arange(18), np.arange(18)] += 60.0
     usual, wrong = (deconvolve(obs, config) for obs in (seen(), replace(seen(), data=trail)))

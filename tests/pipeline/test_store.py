@@ -21,7 +21,7 @@ from invprob.results import Samples, Status
 from tests.small import HAND, HAND_TOML, write_image
 
 CHAINS = Config.make(
-    prior="tv", method="sample", num_samples=40, chains=2, num_warmup=5, sky="fit", dtype="float32",
+    prior="tv", method="sample", num_samples=40, num_chains=2, num_warmup=5, sky="fit", dtype="float32",
     input={"image": "image.fits"},
 )  # fmt: skip
 
