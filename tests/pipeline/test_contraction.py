@@ -52,7 +52,7 @@ def exact(obs: Observation) -> dict[str, np.ndarray]:
         return (1 - variances[0] / variances[1]).reshape(shape)[..., rows, columns]
 
     return {
-        "evidence": ratio(np.eye(n), model.frame.shape),
+        "contraction": ratio(np.eye(n), model.frame.shape),
         "contraction_starlet": ratio(W, (starlet.scales + 1, *model.frame.shape)),
     }
 
@@ -102,7 +102,7 @@ def test_a_batch_has_the_same():
     (many,) = deconvolve_many([observation()], config)
     alone = deconvolve(observation(), config)
     np.testing.assert_allclose(many.contraction_starlet, alone.contraction_starlet, atol=1e-3)
-    np.testing.assert_allclose(many.evidence, alone.evidence, atol=1e-3)
+    np.testing.assert_allclose(many.contraction, alone.contraction, atol=1e-3)
 
 
 def test_it_is_written(found, tmp_path):
