@@ -18,7 +18,7 @@ Exit codes: 0 done; 1 unexpected; 2 usage; 3 replay differs; 64 no usable pixels
 app = typer.Typer(
     name="invprob",
     cls=OneLineGroup,
-    help="Undo a telescope: deconvolve, denoise and inpaint FITS images, with errors that are meant.",
+    help="Undo a telescope: deconvolve, denoise and inpaint FITS images, with calibrated error bars.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,

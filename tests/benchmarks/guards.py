@@ -145,7 +145,8 @@ def main() -> None:
         rates(args.rates)
         return
     config = invprob.Config.make(
-        prior="galaxies", method="sample", num_samples=args.draws, num_chains=args.chains, refine=REFINE, dtype="float32",
+        prior="galaxies", method="sample", num_samples=args.draws, num_chains=args.chains, refine=REFINE,
+        dtype="float32",
         fission_test=True, compare_prior="gaussian",
     )  # fmt: skip
     done = []

@@ -57,7 +57,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         (["--method", "nope"], "'map', 'sample', 'vi' or 'laplace'"),
         (["--method", "vi", "--family", "nope"], "no family is called 'nope'; there are auto, metric, "),
         (["--family", "metric"], "family 'metric' is one of method 'vi': give --method vi, not map"),
-        (["--method", "vi", "--num-chains", "2"], "num_chains = 2 is for method 'sample': leave it out with method 'vi'"),
+        (["--method", "vi", "--num-chains", "2"], "num_chains = 2 is for method 'sample': leave it out"),
         (["--method", "laplace", "--sampler", "nuts"], "sampler = 'nuts' is for method 'sample'"),
         (["--method", "vi", "--solver", "cg"], "solver = 'cg' is for method 'map'"),
         (["--method", "vi", "--num-samples", "0"], "method 'vi' needs num_samples of at least 25, not 0"),

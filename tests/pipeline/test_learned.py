@@ -137,7 +137,8 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
 @pytest.mark.slow
 def test_the_guards_go_with_it(weights):
     """Half of the data predicts the other half, but for a trail that no PSF makes; and another prior differs."""
-    config = learned(weights, method="sample", num_samples=60, num_chains=2, fission_test=True, compare_prior="gaussian")
+    config = learned(weights, method="sample", num_samples=60, num_chains=2, fission_test=True)
+    config = config.model_copy(update={"compare_prior": "gaussian"})
     trail = seen().data.copy()
     trail[np.arange(18), np.arange(18)] += 60.0
     usual, wrong = (deconvolve(obs, config) for obs in (seen(), replace(seen(), data=trail)))
