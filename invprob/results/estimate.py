@@ -63,7 +63,7 @@ class Estimate:
         (or, by the scatter of the draws, below) where the prior does. None where the prior has no variance.
     comparison
         Image less that of another prior, in units of their errors; None where it was not asked for.
-    evidence_starlet
+    contraction_starlet
         The same for the coefficients of the image in `invprob.operators.Starlet`, finest scale first and all that is
         smoother last: which structure the data know about, at which scale and where. With exact draws.
     parts

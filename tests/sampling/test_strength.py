@@ -149,7 +149,7 @@ def test_other_hyperparameters_are_refused():
     post = masked_problem(side=6, kernel=kernel)
     sparse = Posterior(post.likelihood, priors.TotalVariation(post.structure.shape, 1.0))
     hierarchy = with_psf_width(strength_hierarchy(sparse), kernel, 0.1)
-    with pytest.raises(CapabilityError, match="not those of WiderModel"):
+    with pytest.raises(CapabilityError, match="not those of PSFWidthModel"):
         StrengthMixture().prepare(hierarchy)
     with pytest.raises(CapabilityError, match="no sampler for this hierarchy"):
         sample(hierarchy, jax.random.key(0), 10)
