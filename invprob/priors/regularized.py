@@ -38,8 +38,8 @@ class GaussianRegularized(HasLogProb, HasTerms):
     def __check_init__(self):
         if not isinstance(self.prior, HasLogProb) or self.prior.as_terms() is None:
             raise CapabilityError(
-                f"GaussianRegularized takes a prior with HasLogProb and HasTerms or HasProx; {type(self.prior).__name__} has "
-                f"{', '.join(capabilities(self.prior)) or 'none of them'}"
+                f"GaussianRegularized takes a prior with HasLogProb and HasTerms or HasProx; "
+                f"{type(self.prior).__name__} has {', '.join(capabilities(self.prior)) or 'none of them'}"
             )
         if len(self.prior.structure.leaves) != 1:
             raise ValueError(f"GaussianRegularized takes a prior of one array, not of {self.prior.structure}")
