@@ -70,6 +70,10 @@ image = "ground.fits"
 """
 # cards whose value tells of a version, a file's place or a time
 PASSING = ("VERSION", "VER", "DATE", "CHECKSUM", "DATASUM", "CONFHASH", "CONFIG", "INFILE", "DEVICE", "HISTORY")
+CARDS = {
+    "GATE": "CONVCHK", "FIT": "FITPVAL", "FITSTRU": "FITMATCH", "FISSION": "HELDPVAL", "FISSCHI2": "HELDCHI2",
+    "FISSSTRU": "HELDMTCH", "PRIORUNI": "FLUXSCAL", "SWAPRMS": "CMPRMS", "SWAPMAX": "CMPMAX",
+}  # fmt: skip
 RENAMED = {"EVIDENCE": "CONTRACTION", "EVIDENCE_STARLET": "CONTRACTION_STARLET", "SWAP": "COMPARED"}
 
 
@@ -117,7 +121,7 @@ def _numbers(path: Path) -> dict[str, str]:
                 found[name] = hashlib.sha256(np.ascontiguousarray(hdu.data).tobytes()).hexdigest()[:16]
             for key, value in hdu.header.items():
                 if isinstance(value, float) and not key.startswith(PASSING):
-                    found[f"{name}.{key}"] = repr(value)
+                    found[f"{name}.{CARDS.get(key, key)}"] = repr(value)
     return found
 
 
