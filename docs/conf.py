@@ -5,6 +5,8 @@ import shutil
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from invprob.io.keywords import table
+
 project = "invprob"
 author = "The invprob developers"
 copyright = "The invprob developers"
@@ -35,6 +37,15 @@ for notebook in (here.parent / "notebooks").glob("*.ipynb"):
     target = here / "notebooks" / notebook.name
     if not target.exists() or target.read_bytes() != notebook.read_bytes():
         shutil.copyfile(notebook, target)
+
+HEADER = """# Header keywords
+
+The primary header of an output says how it was made and whether it may be believed. Each keyword is a record of
+`result.report`, by whose name it is read in Python (`result.report.flux_std`) and printed by `--json`. Texts longer
+than a card are continued as the FITS standard has it; of a number that is not finite the header holds its name.
+Cards of the input image follow after the comment "Cards of the input image:".
+"""
+(here / "header.md").write_text(HEADER + table())
 
 _RULE = re.compile(r"^\s*\|(\s*:?-+:?\s*\|)+\s*$")
 

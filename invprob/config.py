@@ -208,12 +208,6 @@ class Config(BaseModel):
         return values
 
     @property
-    def is_exact(self) -> bool:
-        """Whether the posterior is Gaussian and its draws are independent ones."""
-        plain = self.prior == "gaussian" and not self.positive and not self.samples_hyper
-        return plain and self.sampler in ("auto", "exact")
-
-    @property
     def samples_hyper(self) -> bool:
         """Whether hyperparameters are sampled with the image."""
         return "sample" in (self.strength, self.noise_scale) or self.psf_error > 0

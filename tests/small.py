@@ -7,6 +7,11 @@ from astropy.io import fits
 
 from invprob.config import Config
 from invprob.observation import PSF, Frame, Observation
+from invprob.pipeline.problem import build_problem
+from invprob.posterior import Problem
+from invprob.recipes.base import FittedPrior
+from invprob.recipes.registry import recipe_of
+from invprob.results import Estimate
 
 HAND = {"amplitude": 1e4, "scale": 0.04, "slope": 3.0}  # of the prior, so that no evidence is searched
 HAND_TOML = "".join(f"{name} = {value}\n" for name, value in HAND.items()) + "num_samples = 0\n"
@@ -65,3 +70,14 @@ def observation(seed: int = 0, *, fwhm: float = 2.5, size: int = 9, mask=None, u
     psf = PSF.gaussian(fwhm, size=size)
     data = scene(seed)
     return Observation.from_arrays(data, SIGMA**2, mask=mask, psf=psf, frame=Frame(data.shape, 0.2, unit))
+
+
+def fitted(observation: Observation, config: Config) -> tuple[Problem, FittedPrior]:
+    """The problem of an observation, and its prior with the hyperparameters that a run would choose."""
+    problem, recipe = build_problem(observation, config), recipe_of(config)
+    return problem, recipe.fit(problem, recipe.build(problem, config), config)
+
+
+def names(estimate: Estimate) -> list[str]:
+    """Names of the records of a result, in their order."""
+    return [record.name for record in estimate.report]

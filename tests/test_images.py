@@ -120,7 +120,7 @@ def test_no_rings_around_real_stars(shared):
     obs = read_fits(str(path))
     result = deconvolve(obs, Config.make(prior="starlet", sky="fit"))
     assert result.status is Status.CONVERGED
-    assert result.cards["SKY"][0] == pytest.approx(3171, abs=10)
+    assert result.report.sky == pytest.approx(3171, abs=10)
     sky, fwhm = np.median(result.model), obs.psf.fwhm
     sigma = np.sqrt(np.median(obs.variance[obs.valid]))
     data, model = np.where(obs.valid, obs.data - sky, 0), result.model - sky

@@ -12,7 +12,7 @@ import pytest
 
 import invprob
 from invprob.learn.galaxies import Population, stamps
-from invprob.priors.weights_file import learned_prior, weights_of
+from invprob.priors.weights_file import learned_prior, shipped_weights
 from tests.benchmarks.ground_sims import Simulation
 from tests.plot.test_figures import NAMES
 
@@ -29,7 +29,7 @@ def held_back():
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
     images = stamps(Population(), 40, 64, HELD_BACK)
     images = images[images.max((1, 2)) > 0]
-    prior = learned_prior(weights_of("galaxies"), (64, 64))
+    prior = learned_prior(shipped_weights("galaxies"), (64, 64))
 
     @jax.jit
     def both(noisy, sigma):
@@ -59,7 +59,7 @@ def deconvolved(folder: Path, name: str) -> tuple[float, float]:
     observation = invprob.read_fits(simulation.path, psf="[KERNEL]", dtype="float32")
     config = invprob.Config.make(prior="galaxies", refine=4, num_samples=0, dtype="float32")
     result = invprob.deconvolve(observation, config)
-    assert result.status.ok and result.cards["INRANGE"][0]
+    assert result.status.ok and result.report.in_range
     image = np.asarray(result.image, float)
     return simulation.relative_error(image), 100 * abs(image.sum() / simulation.truth.sum() - 1)
 
@@ -83,6 +83,6 @@ def test_what_is_no_galaxy_is_said(name, like_the_training_set, monkeypatch):
     guards = importlib.import_module("guards")
     config = invprob.Config.make(prior="galaxies", num_samples=0, refine=guards.REFINE, dtype="float32")
     result = invprob.deconvolve(guards.made(name, 100).observation, config)
-    assert result.cards["INRANGE"][0] == like_the_training_set
-    said = [value for key, (value, _) in result.cards.items() if key.startswith("RANGE")]
+    assert result.report.in_range == like_the_training_set
+    said = result.report.get("range_warnings", ())
     assert like_the_training_set != any("does not fit the data" in line for line in said)

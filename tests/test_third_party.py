@@ -13,8 +13,7 @@ from invprob.cli import app
 from invprob.config import Config
 from invprob.errors import UsageError
 from invprob.pipeline.deconvolve import deconvolve
-from invprob.pipeline.prior import listing
-from invprob.recipes.named import known_priors, named_prior
+from invprob.recipes.registry import find_recipe, list_recipes, recipe_names
 from invprob.results import Status
 from tests.cli.test_cli import COMMAND, environment
 from tests.small import SHAPE, observation, write_image
@@ -26,6 +25,7 @@ from jaxtyping import Array
 
 from invprob import priors
 from invprob.operators import Structure
+from invprob.recipes import StrengthRecipe
 
 
 class Ridge(priors.HasLogProb):
@@ -43,33 +43,36 @@ class Ridge(priors.HasLogProb):
         return -jnp.sum(jnp.sqrt(1 + (x / self.scale) ** 2) - 1)
 
 
-def ridge(setting, strength):
-    """Faint pixels as Gaussian noise, bright ones as they come.
+class RidgeRecipe(StrengthRecipe):
+    summary = "Faint pixels as Gaussian noise, bright ones as they come"
+    strength = 0.5
 
-    More that no listing shows.
-    """
-    return Ridge(10 * setting.unit / strength, setting.shape)
-
-
-ridge.strength = 0.5
+    def prior(self, problem, strength):
+        return Ridge(10 * problem.noise_unit / strength, problem.shape)
 
 
-def nothing(setting, strength):
-    return None
+class Nothing(StrengthRecipe):
+    summary = "No prior"
+
+    def prior(self, problem, strength):
+        return None
 
 
-def failing(setting, strength):
-    raise RuntimeError("no luck")
+class Failing(StrengthRecipe):
+    summary = "No luck"
+
+    def prior(self, problem, strength):
+        raise RuntimeError("no luck")
 
 
 number = 3
 '''
 ENTRIES = """[invprob.priors]
-ridge = threadbare:ridge
+ridge = threadbare:RidgeRecipe
 absent = threadbare_without:make
 missing = threadbare:no_such_name
-nothing = threadbare:nothing
-failing = threadbare:failing
+nothing = threadbare:Nothing
+failing = threadbare:Failing
 number = threadbare:number
 """
 
@@ -111,30 +114,30 @@ def test_the_command_finds_it(tmp_path):
 
 
 def test_without_the_package_the_name_is_unknown():
-    assert "ridge" not in known_priors()
+    assert "ridge" not in recipe_names()
     with pytest.raises(UsageError, match="no prior is called 'ridge'"):
         deconvolve(observation(), Config.make(prior="ridge"))
 
 
 def test_its_own_strength(installed):
-    """The attribute of the function is the universal strength; a larger one is smoother."""
+    """The attribute of the recipe is the universal strength; a larger one is smoother."""
     config = Config.make(prior="ridge")
     found = deconvolve(observation(), config)
     assert found.status is Status.CONVERGED and found.image.shape == SHAPE
-    assert found.cards["PRIORSTR"][0] == 0.5 and found.cards["STRENGTH"][0].startswith("universal")
+    assert found.report.prior_strength == 0.5 and found.report.strength_choice.startswith("universal")
     strong = deconvolve(observation(), config.model_copy(update={"strength": 5.0}))
     assert np.abs(strong.image).sum() < np.abs(found.image).sum() and strong.chi2 > found.chi2
 
 
 def test_the_listing(installed):
-    """Each with its package and first line; of those that cannot be loaded, why."""
-    found = {prior["name"]: prior for prior in listing()}
+    """Each with its package and summary; of those that cannot be loaded, why."""
+    found = {prior["name"]: prior for prior in list_recipes()}
     assert {"gaussian", "starlet"} < set(found) and found["starlet"]["provider"] == "invprob"
     assert found["ridge"] == {
         "name": "ridge", "about": "Faint pixels as Gaussian noise, bright ones as they come",
         "provider": "threadbare-priors", "strength": 0.5,
     }  # fmt: skip
-    reasons = {"absent": "ModuleNotFoundError", "missing": "AttributeError", "number": "a function of the setting"}
+    reasons = {"absent": "ModuleNotFoundError", "missing": "AttributeError", "number": "PriorRecipe is needed"}
     for name, reason in reasons.items():
         assert reason in found[name]["about"] and "threadbare-priors" in found[name]["about"], name
     plain = CliRunner().invoke(app, ["priors"])
@@ -151,7 +154,7 @@ def test_the_listing(installed):
     [
         ("absent", "cannot be loaded (ModuleNotFoundError: No module named 'threadbare_without')"),
         ("missing", "cannot be loaded (AttributeError: "),
-        ("number", "is a int; a function of the setting and the strength is needed"),
+        ("number", "is a int; an invprob.recipes.PriorRecipe is needed"),
         ("nothing", "gave a NoneType, not a prior"),
         ("failing", "failed: RuntimeError: no luck"),
     ],
@@ -171,8 +174,8 @@ def test_a_name_of_invprob_is_not_taken(tmp_path, monkeypatch):
     """A package that calls its prior like one of ours does not replace it."""
     folder = install(tmp_path / "site")
     (folder / "threadbare_priors-1.0.dist-info" / "entry_points.txt").write_text(
-        "[invprob.priors]\nstarlet = threadbare:ridge\ngaussian = threadbare:ridge\n"
+        "[invprob.priors]\nstarlet = threadbare:RidgeRecipe\ngaussian = threadbare:RidgeRecipe\n"
     )
     monkeypatch.syspath_prepend(folder)
-    assert known_priors()["starlet"] == "invprob" and named_prior("starlet").provider == "invprob"
-    assert [prior["name"] for prior in listing()].count("gaussian") == 1
+    assert find_recipe("starlet").provider == find_recipe("gaussian").provider == "invprob"
+    assert [prior["name"] for prior in list_recipes()].count("gaussian") == 1

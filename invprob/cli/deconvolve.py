@@ -15,6 +15,7 @@ from invprob.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from invprob.results import Estimate
+    from invprob.results.report import Report
 
 
 def _out_option(text: str, *names: str, panel: str = "Output") -> Any:
@@ -87,61 +88,79 @@ def _summary(result: Estimate, out: Path, plot: Path | None, draws_out: Path | N
         "advice": None if result.status.ok else result.status.value, "solver": result.solver,
         "reason": result.reason, "steps": result.steps, "chi2": result.chi2, "num_data": result.num_data,
         "effective_dof": result.effective_dof, "reduced_chi2": result.reduced_chi2,
-        **{name.lower(): value for name, (value, _) in result.cards.items()},
+        **{record.name: record.value for record in result.report},
     }  # fmt: skip
 
 
 def _in_words(result: Estimate, out: Path) -> str:
-    cards = {name: value for name, (value, _) in result.cards.items()}
-    lines = [f"{out}: {result.solver}, {result.steps} steps ({result.reason})"]
-    if "PRIORAMP" in cards:
+    report = result.report
+    lines = [
+        f"{out}: {result.solver}, {result.steps} steps ({result.reason})",
+        *_prior_in_words(report),
+        *_draws_in_words(report),
+    ]
+    if "compare_prior" in report:
         lines.append(
-            f"  prior: amplitude {cards['PRIORAMP']:.4g}, break {cards['PRIORSCL']:.4g} cycles/pixel, "
-            f"slope {cards['PRIORSLP']:.3g} ({cards['STRENGTH']})"
+            f"  differs from the image of prior {report.compare_prior} by {report.compare_rms:.2f} errors (rms), "
+            f"{report.compare_max:.1f} at most"
         )
-        if "AMP16" in cards:
-            spread = ", ".join(f"{cards[f'{n}16']:.3g} to {cards[f'{n}84']:.3g}" for n in ("AMP", "SCL", "SLP"))
-            lines.append(f"  68 % of the draws have amplitude, break and slope {spread}")
-        if "NOISEFAC" in cards:
-            low, middle, high = (cards[name] for name in ("FAC16", "NOISEFAC", "FAC84"))
-            lines.append(f"  noise: standard deviation times {middle:.3f} ({low:.3f} to {high:.3f})")
-        if "PSFWID" in cards:
-            low, middle, high = (cards[name] for name in ("WID16", "PSFWID", "WID84"))
-            lines.append(f"  PSF: width times {middle:.3f} ({low:.3f} to {high:.3f})")
-    elif "PRIORSTR" in cards:
-        lines.append(f"  prior: {cards['PRIOR']} of strength {cards['PRIORSTR']:.4g} ({cards['STRENGTH']})")
-    elif "PRIORSHA" in cards:
-        target = f", on an image with a PSF of {cards['TARGET']:.3g} arcsec" if "TARGET" in cards else ""
-        lines.append(f"  prior: {cards['PRIOR']}, weights {cards['PRIORSHA'][:12]}{target}")
-        if not cards["INRANGE"]:
-            lines.append("  the image is unlike what the prior was trained on: see the warnings")
-    if "FLOOR" in cards:
-        lines.append(f"  no pixel below {cards['FLOOR']:.4g}; --floor 0 for strictly positive")
-    if "RHAT" in cards:
-        lines.append(
-            f"  {cards['NSAMPLES']} draws of {cards['NCHAINS']} chains: largest R-hat {cards['RHAT']:.3f}, smallest "
-            f"effective sample size {min(cards['ESSBULK'], cards['ESSTAIL']):.0f}"
-        )
-    if "KHAT" in cards:
-        bound = f"ELBO {cards['ELBO']:.1f} +- {cards['ELBOERR']:.2g}" if "ELBO" in cards else (
-            f"log evidence {cards['LAPEVID']:.1f} +- {cards['LAPERR']:.2g}"
-        )  # fmt: skip
-        lines.append(f"  k-hat of the draws {cards['KHAT']:.2f}, to be below {cards['KHATMAX']:.2f}; {bound}")
-    if "CMPPRIOR" in cards:
-        lines.append(
-            f"  differs from the image of prior {cards['CMPPRIOR']} by {cards['CMPRMS']:.2f} errors (rms), "
-            f"{cards['CMPMAX']:.1f} at most"
-        )
-    if "HELDPVAL" in cards:
-        lines.append(f"  half of the data given the other half: p = {cards['HELDPVAL']:.2g}")
-    flux = f"  flux {cards['FLUX']:.6g}" + (f" +- {cards['FLUXERR']:.2g}" if "FLUXERR" in cards else "")
-    if "SKY" in cards:
-        flux += f"; sky {cards['SKY']:.6g}" + (f" +- {cards['SKYERR']:.2g}" if "SKYERR" in cards else "")
+    if "heldout_p_value" in report:
+        lines.append(f"  half of the data given the other half: p = {report.heldout_p_value:.2g}")
+    flux = f"  flux {report.flux:.6g}" + (f" +- {report.flux_std:.2g}" if "flux_std" in report else "")
+    if "sky" in report:
+        flux += f"; sky {report.sky:.6g}" + (f" +- {report.sky_std:.2g}" if "sky_std" in report else "")
     fit = f"  chi-square {result.chi2:.1f} for {result.num_data} data"
     if result.effective_dof is not None:
         fit += f", {result.chi2 / result.effective_dof:.3f} per effective degree of freedom"
-    if "FITPVAL" in cards:
+    if "fit_p_value" in report:
         fit += (
-            f"; p of the residuals {cards['FITPVAL']:.2g}, the largest as wide as the PSF {cards['RESPEAK']:.1f} sigma"
+            f"; p of the residuals {report.fit_p_value:.2g}, the largest as wide as the PSF "
+            f"{report.peak_residual:.1f} sigma"
         )
     return "\n".join([*lines, flux, fit])
+
+
+def _prior_in_words(report: Report) -> list[str]:
+    """The prior, its hyperparameters, and those of noise and PSF."""
+    lines = []
+    if "prior_amplitude" in report:
+        lines.append(
+            f"  prior: amplitude {report.prior_amplitude:.4g}, break {report.prior_break:.4g} cycles/pixel, "
+            f"slope {report.prior_slope:.3g} ({report.strength_choice})"
+        )
+        if "prior_amplitude_p16" in report:
+            spread = ", ".join(
+                f"{report.get(name + '_p16'):.3g} to {report.get(name + '_p84'):.3g}"
+                for name in ("prior_amplitude", "prior_break", "prior_slope")
+            )
+            lines.append(f"  68 % of the draws have amplitude, break and slope {spread}")
+        for what, name in (("noise: standard deviation", "noise_factor"), ("PSF: width", "psf_width_factor")):
+            if name in report:
+                low, middle, high = (report.get(name + end) for end in ("_p16", "", "_p84"))
+                lines.append(f"  {what} times {middle:.3f} ({low:.3f} to {high:.3f})")
+    elif "prior_strength" in report:
+        lines.append(f"  prior: {report.prior_name} of strength {report.prior_strength:.4g} ({report.strength_choice})")
+    elif "weights_sha256" in report:
+        target = f", on an image with a PSF of {report.target_fwhm:.3g} arcsec" if "target_fwhm" in report else ""
+        lines.append(f"  prior: {report.prior_name}, weights {report.weights_sha256[:12]}{target}")
+        if not report.in_range:
+            lines.append("  the image is unlike what the prior was trained on: see the warnings")
+    if "floor" in report:
+        lines.append(f"  no pixel below {report.floor:.4g}; --floor 0 for strictly positive")
+    return lines
+
+
+def _draws_in_words(report: Report) -> list[str]:
+    """Whether draws of chains, or of an approximation, may be believed."""
+    lines = []
+    if "max_rhat" in report:
+        lines.append(
+            f"  {report.num_samples} draws of {report.num_chains} chains: largest R-hat {report.max_rhat:.3f}, "
+            f"smallest effective sample size {min(report.min_ess_bulk, report.min_ess_tail):.0f}"
+        )
+    if "khat" in report:
+        bound = f"ELBO {report.elbo:.1f} +- {report.elbo_error:.2g}" if "elbo" in report else (
+            f"log evidence {report.laplace_log_evidence:.1f} +- {report.laplace_log_evidence_error:.2g}"
+        )  # fmt: skip
+        lines.append(f"  k-hat of the draws {report.khat:.2f}, to be below {report.khat_threshold:.2f}; {bound}")
+    return lines

@@ -16,12 +16,12 @@ def list_priors(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the priors that are installed, those of other packages included; or print the card of a learned one."""
-    from invprob.pipeline.prior import listing
+    from invprob.recipes.registry import list_recipes
 
     if name is not None:
         _print_card(name, json)
         return
-    found = listing()
+    found = list_recipes()
     if json:
         print(json_module.dumps(found, indent=1))
         return
@@ -33,12 +33,11 @@ def list_priors(
 
 def _print_card(name: str, json: bool) -> None:
     from invprob.errors import UsageError
-    from invprob.pipeline.learned import model_card
-    from invprob.priors.weights_file import SHIPPED, is_learned
+    from invprob.recipes.registry import find_recipe
 
-    if not is_learned(name):
-        raise UsageError(f"{name!r} is no learned prior; there are {', '.join(SHIPPED)}, and files of invprob train")
-    card = model_card(name)
+    card = find_recipe(name).model_card()
+    if card is None:
+        raise UsageError(f"{name!r} is no learned prior: give one that is, or a file of invprob train")
     if json:
         print(json_module.dumps(card, indent=1))
         return

@@ -12,11 +12,12 @@ import numpy as np
 from astropy.io import fits
 
 from invprob.errors import InputError
-from invprob.io.read.cards import unescape
-from invprob.io.write import VERSION_KEYS
+from invprob.io.keywords import KEYWORDS, read_records
+from invprob.io.write import FORMAT, INPUT_RECORDS, PACKAGES
 from invprob.observation import InputFile
 
-STORE_KEYS = ("DRAWSTOR", "DRAWTHIN")  # where all draws are, and which of them are in DRAWS
+BEYOND = ("calibration_sha256", "calibration_passed", "calibration_cases", "draws_store", "draws_thinning")
+"""Records that a run does not make of itself: of a calibration card, and of a store of all draws."""
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -33,8 +34,8 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``version``, ``config`` (parsed; None where the file has none), ``config_hash``, ``inputs`` (a tuple
         of `InputFile`), ``seed``, ``device`` and ``prior_hash``, that of a learned prior's weights (None where not
         recorded), ``python``, ``versions``
-        (package -> version), ``calibration`` (the cards of a calibration card), ``store`` (those of a store of
-        draws), ``status``, ``solver``, ``steps`` and ``warnings``.
+        (package -> version), ``format`` (of the layout of the file), ``report`` (records of a calibration card and of a
+        store of draws), ``status``, ``solver``, ``steps`` and ``warnings``.
 
     Raises
     ------
@@ -43,43 +44,57 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     with _open(path) as hdus:
         header = hdus[0].header
-        text = header.get("CONFIG")
+        text = header.get(KEYWORDS["configuration"])
         config = None
         if text is not None:
-            if hashlib.sha256(text.encode()).hexdigest() != header.get("CONFHASH"):
+            if hashlib.sha256(text.encode()).hexdigest() != header.get(KEYWORDS["configuration_sha256"]):
                 raise InputError(f"the configuration in the header of {path} was changed: it does not match its hash")
             config = json.loads(text)
-        inputs = []
-        while (name := header.get(f"INFILE{len(inputs) + 1}")) is not None:
-            i = len(inputs) + 1
-            role, extension, digest = (header.get(f"{k}{i}", "") for k in ("INROLE", "INEXT", "INSHA"))
-            inputs.append(InputFile(unescape(role), unescape(name), unescape(extension), digest))
-        notes = []
-        while (note := header.get(f"WARN{len(notes) + 1}")) is not None:
-            notes.append(unescape(note))
+        own = read_records(header, "version", "file_format", "configuration_sha256", "seed", "device", "python_version")
+        own |= read_records(header, "weights_sha256", "status", "solver", "steps", "warnings", *INPUT_RECORDS)
+        inputs = zip(*(own.get(name) for name in INPUT_RECORDS), strict=True)
         return {
-            "version": header.get("VERSION"),
+            "version": own.get("version"),
+            "format": own.get("file_format", 1),
             "config": config,
-            "config_hash": header.get("CONFHASH"),
-            "inputs": tuple(inputs),
-            "seed": header.get("SEED"),
-            "device": header.get("DEVICE"),
-            "prior_hash": header.get("PRIORSHA"),
-            "python": header.get("PYVERS"),
-            "versions": {name: header[key] for key, name in VERSION_KEYS.items() if key in header},
-            "calibration": {
-                key: (header[key], header.comments[key]) for key in ("CALHASH", "CALPASS", "CALCASES") if key in header
+            "config_hash": own.get("configuration_sha256"),
+            "inputs": tuple(InputFile(*parts) for parts in inputs),
+            "seed": own.get("seed"),
+            "device": own.get("device"),
+            "prior_hash": own.get("weights_sha256"),
+            "python": own.get("python_version"),
+            "versions": {
+                name: header[KEYWORDS[f"{name}_version"]] for name in PACKAGES if KEYWORDS[f"{name}_version"] in header
             },
-            "store": {key: (_said(header[key]), header.comments[key]) for key in STORE_KEYS if key in header},
-            "status": header.get("STATUS"),
-            "solver": header.get("SOLVER"),
-            "steps": header.get("STEPS"),
-            "warnings": tuple(notes),
+            "report": read_records(header, *BEYOND),
+            "status": own.get("status"),
+            "solver": own.get("solver"),
+            "steps": own.get("steps"),
+            "warnings": own.get("warnings"),
         }
 
 
-def _said(value: Any) -> Any:
-    return unescape(value) if isinstance(value, str) else value
+def check_format(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+    """Refuse to repeat the run of a file whose layout is older than that of this version.
+
+    Parameters
+    ----------
+    path
+        A file of `write_fits`.
+    record
+        What `read_provenance` gave for it.
+
+    Raises
+    ------
+    InputError
+        With the version of invprob that wrote it.
+    """
+    if record["format"] != FORMAT:
+        age = "older" if record["format"] < FORMAT else "newer"
+        raise InputError(
+            f"{path} has format {record['format']}, which is {age} than the {FORMAT} of this version: repeat its run "
+            f"with invprob {record['version']}, which wrote it, or deconvolve again"
+        )
 
 
 def read_images(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -164,7 +179,7 @@ def _open(path: str | os.PathLike[str]) -> Any:
         hdus: Any = fits.open(path, memmap=False, lazy_load_hdus=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as FITS: give a file that invprob wrote") from error
-    if hdus[0].header.get("PROGRAM") != "invprob":
+    if hdus[0].header.get(KEYWORDS["program"]) != "invprob":
         hdus.close()
         raise InputError(f"{path} was not written by invprob: its header has no record of a run")
     return hdus

@@ -23,14 +23,14 @@ from invprob.errors import InputError, OutputError, UsageError
 from invprob.files import atomic_directory, check_directory
 from invprob.io.extensions import grid_header
 from invprob.io.wcs import shift_header
-from invprob.io.write import VERSION_KEYS, config_hash, config_text, package_version
+from invprob.io.write import PACKAGES, config_hash, config_text, package_version
 from invprob.observation import Frame, InputFile, Observation
 from invprob.results import Estimate, Samples
 from invprob.results.inference_data import Groups, Variable, facts, groups
 
 CHUNK_BYTES = 2**20  # of draws in one file, or one draw where that is more
 PACKED = (BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec())  # half a chunk may unpack by luck
-_AS_JSON = ("configuration", "versions", "inputs", "cards")  # attributes that hold more than a text or a number
+_AS_JSON = ("configuration", "versions", "inputs", "report")  # attributes that hold more than a text or a number
 _ROOT = "zarr.json"
 
 
@@ -57,10 +57,10 @@ def write_draws(
     | constant_data | ``variance`` of the data, NaN where no datum is valid |
 
     The names are those of `invprob.results.inference_data.groups`. The attributes of the store and of ``posterior`` say
-    how the draws were made: ``status`` with ``advice``, ``solver`` with ``reason``, ``gate`` (what failed, or
-    "passed"), ``bias``, ``thinning``, ``unit``, ``pixel_scale`` (arcsec per latent pixel), ``wcs`` (FITS cards of the
-    grid of y and x), and as JSON ``configuration`` with ``configuration_sha256``, ``inputs``, ``versions`` and
-    ``cards``. The same result gives the same bytes (no date).
+    how the draws were made: ``status`` with ``advice``, ``solver`` with ``reason``, ``convergence_check`` (what failed,
+    or "passed"), ``bias``, ``thinning``, ``unit``, ``pixel_scale`` (arcsec per latent pixel), ``wcs`` (FITS cards of
+    the grid of y and x), and as JSON ``configuration`` with ``configuration_sha256``, ``inputs``, ``versions`` and
+    ``report`` (the records of the result, by name). The same result gives the same bytes (no date).
 
     Parameters
     ----------
@@ -235,11 +235,11 @@ def _run(
     device: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What has to be known to repeat the run. Structured values are JSON: a text goes into every other format."""
-    packages = {name: package_version(name) for name in (*VERSION_KEYS.values(), "zarr")}
-    cards = {keyword: _scalar(value) for keyword, (value, _) in samples.cards.items()}
+    packages = {name: package_version(name) for name in (*PACKAGES, "zarr")}
+    report = {record.name: _scalar(record.value) for record in samples.report}
     about: dict[str, Any] = {
         "versions": json.dumps(packages | {"python": platform.python_version()}),
-        "cards": json.dumps(cards),
+        "report": json.dumps(report),
         "seed": seed,
         "device": device,
     }

@@ -21,23 +21,15 @@ from astropy.io import fits
 from invprob.errors import OutputError
 from invprob.files import atomic_write, check_writable
 from invprob.io.extensions import image_extensions
+from invprob.io.keywords import KEYWORDS, cards_of
 from invprob.io.read.cards import put
 from invprob.io.wcs import is_coordinate
 from invprob.observation import Frame, InputFile, Observation
 from invprob.results import Estimate, Samples
+from invprob.results.report import VOCABULARY, Report
 
-Provenance = Mapping[str, tuple[Any, str]]
-
-# not EQUINOX for equinox: that keyword is the equinox of the sky coordinates
-VERSION_KEYS = {
-    "VERJAX": "jax",
-    "VERJAXLB": "jaxlib",
-    "VEREQX": "equinox",
-    "VERLINEX": "lineax",
-    "VEROPTAX": "optax",
-    "VERNUMPY": "numpy",
-    "VERASTRO": "astropy",
-}
+FORMAT = 2  # version of the layout and the keywords; files before the second have no card of it
+PACKAGES = ("jax", "jaxlib", "equinox", "lineax", "optax", "numpy", "astropy")  # whose versions are recorded
 _STRUCTURE = re.compile(
     r"^(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK|BUNIT|END|EXTNAME"
     r"|EXTVER|EXTLEVEL|INHERIT|CHECKSUM|DATASUM|ZHECKSUM|ZDATASUM|CONTINUE|PTYPE\d+|PSCAL\d+|PZERO\d+|TFIELDS"
@@ -45,7 +37,8 @@ _STRUCTURE = re.compile(
     r"|QUANTIZ|DITHER0|SIMPLE|EXTEND|TENSION|PCOUNT|GCOUNT|BLANK)|FZALGOR|FZTILE|DATAMIN|DATAMAX)$"
 )
 _WHEN = ("DATE-", "MJD-", "TIMESYS", "OBSGEO")
-_FIRST = ("PROGRAM", "invprob")  # of the cards of a run
+_FIRST = (KEYWORDS["program"], "invprob")  # of the cards of a run
+INPUT_RECORDS = ("input_role", "input_file", "input_extension", "input_sha256")
 _INPUT = ("COMMENT", "Cards of the input image:")  # after them
 
 
@@ -58,7 +51,7 @@ def write_fits(
     config: Mapping[str, Any] | None = None,
     seed: int | None = None,
     device: str | None = None,
-    provenance: Provenance | None = None,
+    more: Report | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a result as one FITS file.
@@ -94,8 +87,8 @@ def write_fits(
         The configuration, of what JSON can hold. It is stored with its SHA-256.
     seed, device
         Seed of the random numbers and the device of the run, in words.
-    provenance
-        Further cards: keyword -> (value, comment).
+    more
+        Further records for the header.
     overwrite
         Whether a file that exists may be replaced; an input file never is.
 
@@ -120,10 +113,10 @@ def write_fits(
         notes: list[str] = list(observation.warnings) if observation else []
         said = len(notes)
         hdus = image_extensions(result, frame, observation, notes)
-        primary = _provenance(result, frame, observation, config, seed, device, provenance or {})
+        primary = _provenance(result, frame, observation, config, seed, device, more or Report())
         inputs = _input_cards(frame, {str(k) for k in primary}, notes)
         for i, note in enumerate(notes, 1):
-            put(primary, f"WARN{i}", note, "")
+            put(primary, f"{KEYWORDS['warnings']}{i}", note, "")
         if inputs:
             primary.append(fits.Card(*_INPUT), end=True)
             primary.extend(inputs, unique=False, end=True)
@@ -221,49 +214,40 @@ def _provenance(
     config: Mapping[str, Any] | None,
     seed: int | None,
     device: str | None,
-    more: Provenance,
+    more: Report,
 ) -> fits.Header:
     """What has to be known to judge the result and to repeat the run."""
     dof = result.effective_dof
-    cards: dict[str, tuple[Any, str]] = {
-        _FIRST[0]: (_FIRST[1], "Bayesian deconvolution"),
-        "VERSION": (package_version("invprob"), "of invprob"),
-        "REFINE": (frame.factor if frame else None, "latent pixels on a side of a data pixel"),
-        "STATUS": (result.status.name, "how the run ended"),
-        "STATTXT": (result.status.value, ""),
-        "SOLVER": (result.solver, "algorithm"),
-        "REASON": (result.reason, ""),
-        "STEPS": (result.steps, "steps taken"),
-        "CHI2": (result.chi2, "sum of the squared residuals in sigmas"),
-        "NDATA": (result.num_data, "valid data"),
-        "REDCHI2": (result.reduced_chi2, "CHI2 / NDATA"),
-        "EDOF": (dof, "effective degrees of freedom"),
-        "CHI2EDOF": (result.chi2 / dof if dof else None, "CHI2 / EDOF"),
-        "NOISESRC": (observation.noise_source if observation else None, ""),
-    }
+    facts: dict[str, Any] = {
+        "program": _FIRST[1], "version": package_version("invprob"), "file_format": FORMAT,
+        "refine": frame.factor if frame else None, "status": result.status.name, "advice": result.status.value,
+        "solver": result.solver, "reason": result.reason, "steps": result.steps, "chi2": result.chi2,
+        "num_data": result.num_data, "reduced_chi2": result.reduced_chi2, "effective_dof": dof,
+        "chi2_per_dof": result.chi2 / dof if dof else None,
+        "noise_source": observation.noise_source if observation else None,
+    }  # fmt: skip
     if result.std is None:
-        cards["NOERR"] = (result.no_std or "this method gives no error", "")
+        facts["no_std"] = result.no_std or "this method gives no error"
     if isinstance(result, Samples) and result.draws is not None:
-        cards["NDRAWS"] = (len(result.draws), "draws in DRAWS")
-    cards |= dict(result.cards) | dict(more)
-    cards |= {"SEED": (seed, "of the random numbers")} if seed is not None else {}
-    cards |= {"DEVICE": (device, "")} if device is not None else {}
-    cards["PYVERS"] = (platform.python_version(), "Python")
-    cards |= {key: (package_version(name), name) for key, name in VERSION_KEYS.items()}
-    for i, source in enumerate(observation.inputs if observation else (), 1):
-        cards[f"INROLE{i}"] = (source.role, "what the input is")
-        cards[f"INFILE{i}"] = (source.path, "")
-        cards[f"INEXT{i}"] = (source.extension, "its extension")
-        cards[f"INSHA{i}"] = (source.sha256, "")
-    if config is not None:
-        cards["CONFHASH"] = (config_hash(config), "")
+        facts["num_draws"] = len(result.draws)
+    run = {"seed": seed, "device": device, "python_version": platform.python_version()}
+    run |= {f"{name}_version": package_version(name) for name in PACKAGES}
     header = fits.Header()
-    for keyword, (value, comment) in cards.items():
-        if value is not None:
-            put(header, keyword, value, comment)
+    for keyword, value, comment in cards_of(_recorded(facts) | result.report | more | _recorded(run)):
+        put(header, keyword, value, comment)
+    for i, source in enumerate(observation.inputs if observation else (), 1):
+        parts = (source.role, source.path, source.extension, source.sha256)
+        for name, value in zip(INPUT_RECORDS, parts, strict=True):
+            put(header, f"{KEYWORDS[name]}{i}", value, VOCABULARY[name][1])
     if config is not None:
-        header["CONFIG"] = config_text(config)
+        put(header, KEYWORDS["configuration_sha256"], config_hash(config), "")
+        header[KEYWORDS["configuration"]] = config_text(config)
     return header
+
+
+def _recorded(facts: Mapping[str, Any]) -> Report:
+    """The records of what is known."""
+    return Report.of(**{name: value for name, value in facts.items() if value is not None})
 
 
 def _input_cards(frame: Frame | None, ours: set[str], notes: list[str]) -> list[fits.Card]:

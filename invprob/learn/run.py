@@ -27,7 +27,7 @@ from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
 from invprob.priors.network import UNet
-from invprob.priors.weights_file import load_weights, save_weights, weights_of
+from invprob.priors.weights_file import load_weights, save_weights, shipped_weights
 
 LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
 
@@ -157,7 +157,8 @@ def _denoiser_job(recipe: Recipe, stamps: Stamps, kept: Stamps, network: UNet | 
 
 def _begun(start: str, recipe: Recipe) -> tuple[UNet, dict[str, str]]:
     """The network of weights, which has to be that of the recipe, and their hash for the card."""
-    model, training = load_weights(weights_of(start))
+    shipped = shipped_weights(start)
+    model, training = load_weights(shipped if shipped.is_file() else start)
     if not isinstance(model, Denoiser):
         raise UsageError(f"start: {start} is a generator; the weights of a denoiser are needed")
     knots = jnp.zeros(1)

@@ -32,6 +32,7 @@ from invprob.optimize.solvers import (
 )
 from invprob.posterior import Posterior
 from invprob.results import Estimate, Status
+from invprob.results.report import Record, Report
 
 
 def _two_grids(post: Posterior, **settings: Any) -> TwoGrid:
@@ -134,7 +135,7 @@ def find_map(
     return Estimate(
         x=run.x, status=run.status, solver=solver.name, reason=reason, steps=run.steps, chi2=run.chi2,
         num_data=run.num_data, history=run.history,
-        cards={"GAP": (run.gap, solver.measure)},
+        report=Report([Record("gap", run.gap, "", solver.measure)]),
     )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from invprob.errors import CapabilityError, UsageError
 from invprob.evidence.laplace import Laplace, laplace, why_no_laplace
 from invprob.operators import Crop
 from invprob.operators.base import total
-from invprob.pipeline.prior import Cards, nominal
-from invprob.pipeline.problem import Model
-from invprob.posterior import Posterior
+from invprob.posterior import Posterior, Problem
 from invprob.progress import Listener
+from invprob.recipes.base import PriorRecipe
 from invprob.results import Samples, Status
+from invprob.results.report import Report
 from invprob.variational.base import Approximate
 from invprob.variational.fit import FAMILIES, as_family, fit_variational
 from invprob.variational.lanczos import size_of
@@ -37,7 +37,7 @@ def check_family_name(name: str) -> None:
         raise UsageError(f"no family is called {name!r}; there are auto, {', '.join(FAMILIES)}")
 
 
-def check_approximation(model: Model, config: Config) -> None:
+def check_approximation(post: Posterior, recipe: PriorRecipe, config: Config) -> None:
     """Refuse an approximation that does not fit this model and prior, before any work is done.
 
     Raises
@@ -45,7 +45,6 @@ def check_approximation(model: Model, config: Config) -> None:
     UsageError
         With what it needs, and what there is instead.
     """
-    post = nominal(model, config).post
     if config.method == "laplace":
         if why := why_no_laplace(post):
             raise UsageError(f"method 'laplace' does not fit: {why}; take method 'vi' or 'sample'")
@@ -60,7 +59,7 @@ def check_approximation(model: Model, config: Config) -> None:
     size = size_of(post.structure)
     if is_metric and post.linear_gaussian() is None and size > METRIC_LIMIT:
         raise UsageError(
-            f"method {config.method!r} with prior {config.prior!r} is for up to {METRIC_LIMIT} latent pixels, which "
+            f"method {config.method!r} with prior {recipe.name!r} is for up to {METRIC_LIMIT} latent pixels, which "
             f"take an hour; this image has {size} with its border: take --method sample or --method vi --family "
             "circulant, a smaller --refine, or a cut-out"
         )
@@ -77,7 +76,7 @@ class OnFootprint(eqx.Module):
         return self.cut.apply(total(images) if isinstance(images, dict) else images)
 
 
-def approximate(post: Posterior, model: Model, config: Config, key: Any, listener: Listener) -> Samples:
+def approximate(post: Posterior, problem: Problem, config: Config, key: Any, listener: Listener) -> Samples:
     """The approximation of a posterior that a configuration asks for: its mean or maximum, draws, and the verdict.
 
     Raises
@@ -86,7 +85,7 @@ def approximate(post: Posterior, model: Model, config: Config, key: Any, listene
         When it was interrupted; nothing is kept.
     """
     number = NUM_DRAWS if config.num_samples is None else config.num_samples
-    summary = OnFootprint(model.cut, model.others is not None)
+    summary = OnFootprint(problem.footprint, bool(problem.nuisances))
     exact = post.linear_gaussian() is not None
     if config.method == "laplace":
         listener.note(f"searching for the maximum, and drawing {number} samples of the Gaussian around it")
@@ -106,24 +105,23 @@ def approximate(post: Posterior, model: Model, config: Config, key: Any, listene
     bias = "" if exact else f"draws of the approximation ({found.solver}), not of the posterior"
     return Samples(
         x=found.x, status=found.status, solver=found.solver, reason=found.reason, steps=found.steps, chi2=found.chi2,
-        num_data=found.num_data, history=found.history, cards=_cards(found, config, bias), draws=np.asarray(found.kept),
-        latent_std=jax.tree.map(np.asarray, found.latent_std), failures=found.failures, bias=bias,
+        num_data=found.num_data, history=found.history, report=_report(found, config, bias),
+        draws=np.asarray(found.kept), latent_std=jax.tree.map(np.asarray, found.latent_std),
+        failures=found.failures, bias=bias,
     )  # fmt: skip
 
 
-def _cards(found: Approximate, config: Config, bias: str) -> Cards:
-    """What the header says of the approximation."""
-    exact = "" if found.normalized else ", but for the prior's constant"
-    cards: Cards = {"APPROX": (f"{config.method}: {found.solver}", "approximation of the posterior")}
+def _report(found: Approximate, config: Config, bias: str) -> Report:
+    """What is said of the approximation."""
+    name = "laplace_log_evidence" if isinstance(found, Laplace) else "elbo"
+    said = Report.of(approximation=f"{config.method}: {found.solver}")
     if isinstance(found, Laplace):
-        cards["LAPEVID"] = (found.log_evidence, f"Laplace log evidence{exact}")
-        cards["LAPERR"] = (found.log_evidence_error, "error of its log-determinant")
+        said |= Report.of(laplace_log_evidence=found.log_evidence, laplace_log_evidence_error=found.log_evidence_error)
     else:
-        cards["ELBO"] = (found.elbo, f"bound on the log evidence{exact}")
-        cards["ELBOERR"] = (found.elbo_error, "Monte-Carlo error of ELBO")
-    cards["KHAT"] = (found.khat, "tail of the importance weights of the draws")
-    cards["KHATMAX"] = (found.threshold, "largest k-hat that can be relied on")
+        said |= Report.of(elbo=found.elbo, elbo_error=found.elbo_error)
+    if not found.normalized:
+        said |= Report([replace(said[name], meaning=f"{said[name].meaning}, but for the prior's constant")])
+    said |= Report.of(khat=found.khat, khat_threshold=found.threshold)
     if bias:
-        cards["BIAS"] = (bias, "")
-    cards["CONVCHK"] = ("; ".join(found.failures) if found.failures else "passed", "")
-    return cards
+        said |= Report.of(bias=bias)
+    return said | Report.of(convergence_check="; ".join(found.failures) if found.failures else "passed")

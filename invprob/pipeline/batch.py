@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -15,16 +16,17 @@ from invprob.observation import Observation
 from invprob.optimize.find_map import solve
 from invprob.optimize.loop import STATUS
 from invprob.optimize.solvers import AbstractSolver
-from invprob.pipeline.check import by_chains, check, check_solver
+from invprob.pipeline.check import check, check_solver
 from invprob.pipeline.deconvolve import assemble, flux_variance, pick_solver, random_key, views
 from invprob.pipeline.exact import DrawSummary
 from invprob.pipeline.fit import with_fit
-from invprob.pipeline.learned import compared
-from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.problem import MULTIPLE, Model, build_model, latent_frame
-from invprob.priors.weights_file import is_learned
+from invprob.pipeline.problem import build_problem
+from invprob.posterior import Problem
 from invprob.progress import SILENT, Listener
+from invprob.recipes.base import PriorRecipe
+from invprob.recipes.registry import recipe_of
 from invprob.results import Estimate, Samples, Status
+from invprob.results.report import Record, Report
 from invprob.sampling.samplers.gaussian import PerturbationOptimization, no_sums, summed
 from invprob.units import is_surface_brightness
 
@@ -59,37 +61,39 @@ def deconvolve_many(
     """
     config = Config.make() if config is None else config
     check(config)
+    recipe = recipe_of(config)
     if config.approximates:
         raise UsageError(
             f"approximations are made for one image at a time: call deconvolve for each, or take method 'map' (not "
             f"{config.method!r})"
         )
-    if by_chains(config):
+    if recipe.by_chains(config):
         raise UsageError(
             f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
-            f"prior without --positive (not prior {config.prior!r}, sampler {config.sampler!r})"
+            f"prior without --positive (not prior {recipe.name!r}, sampler {config.sampler!r})"
         )
     if config.compare_prior is not None or config.fission_test:
         raise UsageError("compare_prior and fission_test are for one image at a time: call deconvolve for each")
     if not observations:
         return []
     with jax.enable_x64(config.dtype == "float64"):
-        models = _models(observations, config)
-        check_solver(models[0], config)
-        strengths = []
-        for i, model in enumerate(models):
-            strengths.append(choose_strength(model, config))
-            listener.note(f"stamp {i + 1} of {len(models)}: strength found")
-        posts = [strength.post for strength in strengths]
+        problems = _problems(observations, recipe, config)
+        fits = []
+        for i, problem in enumerate(problems):
+            hierarchy = recipe.build(problem, config)
+            if i == 0:
+                check_solver(hierarchy.build(hierarchy.start), config)
+            fits.append(recipe.fit(problem, hierarchy, config))
+            listener.note(f"stamp {i + 1} of {len(problems)}: strength found")
+        posts = [fitted.posterior for fitted in fits]
         keys = jnp.stack([random_key(o, config) for o in observations])
-        num_samples = config.num_exact if config.is_exact else 0
-        kept = [
-            DrawSummary(post, models[0].cut, models[0].others is not None, config.method == "sample") for post in posts
-        ]
+        num_samples = config.num_exact if recipe.is_exact(config) else 0
+        cut, has_parts = problems[0].footprint, bool(problems[0].nuisances)
+        kept = [DrawSummary(post, cut, has_parts, config.method == "sample") for post in posts]
         solver, reason = pick_solver(posts[0], config)
         solved = _batch(_stacked(kept), keys, solver, num_samples, config.solver_steps)
         results = []
-        for i, (observation, model, strength) in enumerate(zip(observations, models, strengths, strict=True)):
+        for i, (observation, problem, fitted) in enumerate(zip(observations, problems, fits, strict=True)):
             seen, drawn, x, steps, gap, code, good = jax.tree.map(lambda a, i=i: np.asarray(a[i]), solved)
             status = STATUS[int(code)]
             if status.ok and not good:
@@ -102,15 +106,16 @@ def deconvolve_many(
                 steps=int(steps),
                 chi2=float(seen["chi2"]),
                 num_data=int(observation.valid.sum()),
-                cards={"GAP": (float(gap), solver.measure), **strength.cards},
+                report=Report([Record("gap", float(gap), "", solver.measure)]) | fitted.report,
             )
-            found = assemble(best, seen, drawn if num_samples else None, observation, model, config)
-            results.append(compared(with_fit(found, observation), config))
+            found = assemble(best, seen, drawn if num_samples else None, observation, problem, config)
+            found = with_fit(found, observation)
+            results.append(replace(found, report=found.report | recipe.report(found)))
         return results
 
 
-def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
-    """The models on one latent grid, whose border is the reach of the widest PSF."""
+def _problems(observations: Sequence[Observation], recipe: PriorRecipe, config: Config) -> list[Problem]:
+    """The problems on one latent grid, whose border is the reach of the widest PSF."""
     shapes = {o.shape for o in observations}
     if len(shapes) > 1:
         raise InputError(f"stamps of one batch need one shape, not {sorted(shapes)}: make a batch for each shape")
@@ -120,11 +125,10 @@ def _models(observations: Sequence[Observation], config: Config) -> list[Model]:
     without = sum(o.psf is None for o in observations)
     if without not in (0, len(observations)):
         raise InputError(f"{without} of {len(observations)} stamps have no PSF: give one to all, or to none")
-    frames = [latent_frame(o, config) for o in observations]
+    frames = [recipe.latent(o, config) for o in observations]
     reach = [max(f.border[axis][0] for f in frames) for axis in (0, 1)]
-    multiple = MULTIPLE if is_learned(config.prior) else None
-    common = [f.cropped().pad_by(*reach, multiple=multiple) for f in frames]
-    return [build_model(o, config, frame) for o, frame in zip(observations, common, strict=True)]
+    common = [f.cropped().pad_by(*reach, multiple=recipe.border_multiple) for f in frames]
+    return [build_problem(o, config, frame) for o, frame in zip(observations, common, strict=True)]
 
 
 def _stacked(kept: list[DrawSummary]) -> DrawSummary:

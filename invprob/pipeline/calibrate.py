@@ -22,11 +22,11 @@ from invprob.errors import UsageError
 from invprob.observation import PSF, Observation
 from invprob.operators import Crop
 from invprob.pipeline.check import check
-from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.problem import Model, build_model
+from invprob.pipeline.problem import build_problem
 from invprob.pipeline.run import read
-from invprob.posterior import Posterior
+from invprob.posterior import Posterior, Problem
 from invprob.progress import SILENT, Listener
+from invprob.recipes.registry import recipe_of
 from invprob.sampling.sample import as_sampler
 from invprob.sampling.samplers import AbstractIndependent, AbstractMarkov
 
@@ -44,6 +44,10 @@ class Control:
     psf: float = 1.0
 
 
+NO_TRUTHS = (
+    "calibration draws truths from the prior: it takes fields, learned priors, and sparse ones of one image, without "
+    "--positive, and --sky fit with a Gaussian prior alone"
+)
 CONTROLS = {"none": Control(), "noise": Control(noise=1 / NOISE_FACTOR), "psf": Control(psf=PSF_FACTOR)}
 
 
@@ -93,11 +97,9 @@ def calibrate_configuration(
     """
     if control not in CONTROLS:
         raise UsageError(f"no control is called {control!r}; there are {', '.join(CONTROLS)}")
-    if config.positive or config.prior == "points+starlet" or (config.sky == "fit" and config.prior != "gaussian"):
-        raise UsageError(
-            "calibration draws truths from the prior: it takes the gaussian and log-normal fields, learned priors, and "
-            "sparse ones of one image without --positive and --sky fit"
-        )
+    recipe = recipe_of(config)
+    if config.positive or (config.sky == "fit" and not recipe.is_gaussian):
+        raise UsageError(NO_TRUTHS)
     if config.samples_hyper:
         raise UsageError(
             "calibration holds the strength and the noise fixed, since their wide hyperpriors hold few images like "
@@ -111,17 +113,20 @@ def calibrate_configuration(
     check(config)
     observation = read(config)
     with jax.enable_x64(config.dtype == "float64"):
-        model = build_model(observation, config)
-        post = choose_strength(model, config, listener).post
+        problem = build_problem(observation, config)
+        hierarchy = recipe.build(problem, config)
+        if len(hierarchy.build(hierarchy.start).structure.leaves) > 1 + len(problem.nuisances):
+            raise UsageError(NO_TRUTHS)
+        post = recipe.fit(problem, hierarchy, config, listener).posterior
         key = jax.random.key(config.seed)
         truths = None
         if not isinstance(post.prior, priors.HasSample):
-            prior = priors.GaussianRegularized(post.prior, ANCHOR * model.unit)  # type: ignore[arg-type]
+            prior = priors.GaussianRegularized(post.prior, ANCHOR * problem.noise_unit)  # type: ignore[arg-type]
             listener.note(f"drawing {num_cases} truths from the prior")
             truths = prior_draws(prior, jax.random.fold_in(key, 1), num_cases)
             post = Posterior(post.likelihood, prior)
-        analysed = _analysed(observation, config, model, post, CONTROLS[control])
-        sampler, footprint = _drawn(config, analysed, thin), Footprint(model.cut, model.others is not None)
+        analysed = _analysed(observation, config, problem, post, CONTROLS[control])
+        sampler, footprint = _drawn(config, analysed, thin), Footprint(problem.footprint, bool(problem.nuisances))
         more = {}
         if isinstance(sampler, Thinned):
             time, slow = autocorrelation(sampler, analysed, footprint, jax.random.fold_in(key, 2))
@@ -141,7 +146,7 @@ def calibrate_configuration(
             num_draws=num_draws,
             progress=listener.draw,
         )
-    settings = {**found.settings, "configuration": config.hash, "control": control, "prior": config.prior, **more}
+    settings = {**found.settings, "configuration": config.hash, "control": control, "prior": recipe.name, **more}
     return replace(found, settings=settings)
 
 
@@ -178,7 +183,9 @@ def autocorrelation(sampler: Sampler, post: Posterior, image_of: Footprint, key)
     return float(times[slow]), list(numbers)[slow]
 
 
-def _analysed(observation: Observation, config: Config, model: Model, post: Posterior, control: Control) -> Posterior:
+def _analysed(
+    observation: Observation, config: Config, problem: Problem, post: Posterior, control: Control
+) -> Posterior:
     if control == Control():
         return post
     wrong = observation
@@ -186,9 +193,9 @@ def _analysed(observation: Observation, config: Config, model: Model, post: Post
         if observation.psf is None:
             raise UsageError("the control 'psf' needs a PSF: this configuration has none")
         wrong = replace(observation, psf=stretched(observation.psf, control.psf))
-    other = build_model(wrong, config, model.frame)
+    other = build_problem(wrong, config, problem.frame)
     post = Posterior(other.likelihood, post.prior)
-    scale = jnp.asarray(control.noise, model.dtype)
+    scale = jnp.asarray(control.noise, problem.dtype)
     return eqx.tree_at(lambda p: p.likelihood.noise.variance, post, replace_fn=lambda v: scale * v)
 
 

@@ -10,11 +10,9 @@ from invprob.errors import UsageError
 from invprob.optimize.find_map import NAMES, as_solver
 from invprob.pipeline.approximate import check_approximation, check_family_name
 from invprob.pipeline.draws import check_sampler, check_sampler_name
-from invprob.pipeline.learned import check_learned
-from invprob.pipeline.prior import nominal
-from invprob.pipeline.problem import Model
-from invprob.priors.weights_file import SHIPPED, is_learned
-from invprob.recipes.named import FIELDS, known_priors
+from invprob.posterior import Hierarchy, Posterior
+from invprob.recipes.base import PriorRecipe
+from invprob.recipes.registry import find_recipe, recipe_of
 
 CHAINS = ("sampler", "num_chains", "num_warmup")  # fields of chains alone
 SOLVE = ("solver", "rtol")  # fields of the search for the best image
@@ -28,17 +26,9 @@ def check(config: Config) -> None:
     UsageError
         With what was asked, and what there is.
     """
-    known = known_priors()
-    if is_learned(config.prior):
-        check_learned(config)
-    elif config.prior not in (*FIELDS, *known):
-        raise UsageError(f"no prior is called {config.prior!r}; there are {', '.join([*FIELDS, *SHIPPED, *known])}")
-    if config.prior in FIELDS and config.strength == "fission":
-        raise UsageError(
-            "strength 'fission' is for priors of one strength; amplitude, scale and slope of a field come from evidence"
-        )
+    recipe = recipe_of(config)
+    recipe.check(config)
     check_sampler_name(config.sampler)
-    _check_hyper(config)
     if config.method == "sample" and config.num_samples == 0:
         raise UsageError("method 'sample' needs num_samples of at least 1")
     if config.method == "map" and config.intervals:
@@ -47,7 +37,7 @@ def check(config: Config) -> None:
         given = "sampled hyperparameters" if config.samples_hyper else f"method {config.method!r}"
         raise UsageError(f"fission_test goes with method 'sample' and a prior that is held fixed, not with {given}")
     if config.compare_prior is not None:
-        _check_comparison(config)
+        _check_comparison(config, recipe)
     _check_approximation(config)
     if config.solver not in ("auto", *NAMES):
         raise UsageError(f"no solver is called {config.solver!r}; there are auto, {', '.join(NAMES)}")
@@ -55,29 +45,30 @@ def check(config: Config) -> None:
         raise UsageError("amplitude, scale and slope go together: give all three, or none to find them from the data")
 
 
-def _check_comparison(config: Config) -> None:
-    if config.compare_prior == config.prior:
+def _check_comparison(config: Config, recipe: PriorRecipe) -> None:
+    if config.compare_prior == recipe.name:
         raise UsageError(f"compare_prior {config.compare_prior!r} is the prior of the run itself: name another one")
-    if config.compare_prior != "gaussian" and config.method == "map":
+    if config.method == "map" and not find_recipe(str(config.compare_prior)).is_gaussian:
         raise UsageError(
-            f"compare_prior needs errors to compare with, which method 'map' has with prior 'gaussian' alone: give "
+            f"compare_prior needs errors to compare with, which method 'map' has with a Gaussian prior alone: give "
             f"--method sample, or --compare-prior gaussian instead of {config.compare_prior!r}"
         )
-    if config.sky == "fit" and not (config.compare_prior == config.prior == "gaussian"):
+    if config.sky == "fit":
         raise UsageError("compare_prior compares two images of one sky: subtract it with --sky LEVEL")
     check(with_other_prior(config))
 
 
 def with_other_prior(config: Config) -> Config:
     """The configuration with the other prior, whose parameters are found from the data."""
+    other = find_recipe(str(config.compare_prior))
     changes: dict[str, object] = {
         "prior": config.compare_prior, "compare_prior": None, "fission_test": False, "strength": "auto",
         "amplitude": None, "scale": None, "slope": None, "sampler": "auto", "solver": "auto", "intervals": (),
         "noise_scale": 1.0, "psf_error": 0.0,
     }  # fmt: skip
-    if config.compare_prior == "gaussian":
+    if other.is_gaussian:
         changes |= {"method": "map", "num_samples": None, "positive": False}
-    elif config.compare_prior is not None and is_learned(config.compare_prior):
+    elif not other.can_be_positive:
         changes |= {"positive": False}
     return config.model_copy(update=changes)
 
@@ -100,31 +91,8 @@ def _check_approximation(config: Config) -> None:
         )
 
 
-def _check_hyper(config: Config) -> None:
-    if not config.samples_hyper:
-        return
-    what = "psf_error" if config.psf_error > 0 else "noise_scale 'sample'"
-    what = "strength 'sample'" if config.strength == "sample" else what
-    if config.method != "sample" or config.prior == "lognormal" or is_learned(config.prior) or config.positive:
-        raise UsageError(
-            f"{what} draws hyperparameters together with the image: it goes with method 'sample' and prior 'gaussian' "
-            "or a sparse one, not positive"
-        )
-    if config.psf_error > 0 and config.prior != "gaussian":
-        raise UsageError(f"psf_error goes with prior 'gaussian', not with {config.prior!r}: leave it out")
-    if config.strength != "sample":
-        raise UsageError(f"{what} goes with strength 'sample': what noise and PSF can be depends on the image")
-    if config.amplitude is not None:
-        raise UsageError("amplitude, scale and slope are sampled with strength 'sample': give none by hand")
-
-
-def by_chains(config: Config) -> bool:
-    """Whether the result is the mean of draws of chains."""
-    return config.method == "sample" and not config.is_exact
-
-
-def check_solver(model: Model, config: Config) -> None:
-    """Refuse a solver that cannot solve for this model and prior, before any work is done.
+def check_solver(post: Posterior, config: Config) -> None:
+    """Refuse a solver that cannot solve for this posterior, before any work is done.
 
     Raises
     ------
@@ -133,7 +101,6 @@ def check_solver(model: Model, config: Config) -> None:
     """
     if config.solver == "auto":
         return
-    post = nominal(model, config).post
     try:
         solver, _ = as_solver(config.solver, post, config.rtol)
         eqx.filter_eval_shape(solver.prepare, post)
@@ -141,20 +108,21 @@ def check_solver(model: Model, config: Config) -> None:
         raise UsageError(f"solver {config.solver!r} does not fit: {error}") from error
 
 
-def check_method(model: Model, config: Config) -> None:
-    """Refuse what the method cannot do for this model and prior, before any work is done.
+def check_method(hierarchy: Hierarchy, recipe: PriorRecipe, config: Config) -> None:
+    """Refuse what the method cannot do for this problem and prior, before any work is done.
 
     Raises
     ------
     UsageError
         With what is needed.
     """
+    post = hierarchy.build(hierarchy.start)
     if config.approximates:
-        check_approximation(model, config)
-    elif by_chains(config):
-        check_sampler(model, config)
+        check_approximation(post, recipe, config)
+    elif recipe.by_chains(config):
+        check_sampler(hierarchy if config.samples_hyper else post, config)
     else:
-        check_solver(model, config)
+        check_solver(post, config)
 
 
-__all__ = ["by_chains", "check", "check_method", "check_solver", "with_other_prior"]
+__all__ = ["check", "check_method", "check_solver", "with_other_prior"]

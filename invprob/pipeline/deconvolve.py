@@ -22,16 +22,17 @@ from invprob.operators.base import total
 from invprob.optimize.find_map import as_solver, find_map
 from invprob.optimize.solvers import AbstractSolver, ConjugateGradient, TwoGrid
 from invprob.pipeline.approximate import approximate
-from invprob.pipeline.check import by_chains, check, check_method, with_other_prior
-from invprob.pipeline.draws import chains, fission_cards, fit_trace, on_the_footprint, quality_cards
+from invprob.pipeline.check import check, check_method, with_other_prior
+from invprob.pipeline.draws import chains, convergence_report, fit_trace, heldout_report, on_the_footprint
 from invprob.pipeline.exact import DrawSummary, prior_variances
 from invprob.pipeline.fit import with_fit
-from invprob.pipeline.learned import compared
-from invprob.pipeline.prior import choose_strength, hyper_cards
-from invprob.pipeline.problem import Model, build_model
-from invprob.posterior import Posterior
+from invprob.pipeline.problem import build_problem
+from invprob.posterior import Posterior, Problem
 from invprob.progress import SILENT, Listener
+from invprob.recipes.base import FittedPrior, PriorRecipe
+from invprob.recipes.registry import recipe_of
 from invprob.results import Estimate, Samples, Status
+from invprob.results.report import Report
 from invprob.sampling.samplers.gaussian import PerturbationOptimization, exact_sums, variance_along
 
 
@@ -100,17 +101,21 @@ def deconvolve(
     """
     config = Config.make() if config is None else config
     check(config)
+    recipe = recipe_of(config)
     with jax.enable_x64(config.dtype == "float64"):
-        model = build_model(observation, config)
-        check_method(model, config)
-        strength = choose_strength(model, config, listener)
-        found = _infer(observation, config, model, strength, listener, checkpoint)
+        problem = build_problem(observation, config)
+        hierarchy = recipe.build(problem, config)
+        check_method(hierarchy, recipe, config)
+        fitted = recipe.fit(problem, hierarchy, config, listener)
+        found = _infer(observation, config, recipe, problem, fitted, listener, checkpoint)
         if found.status is Status.INTERRUPTED:
             return found
-        found = compared(with_fit(found, observation), config, listener)
+        found = with_fit(found, observation)
+        found = replace(found, report=found.report | recipe.report(found, listener))
         if config.fission_test:
             key = jax.random.fold_in(random_key(observation, config), 1)
-            found = replace(found, cards={**found.cards, **fission_cards(strength.post, config, key, listener)})
+            heldout = heldout_report(fitted.posterior, config, key, listener)
+            found = replace(found, report=found.report | heldout)
     if config.compare_prior is None:
         return found
     listener.note(f"the same with prior {config.compare_prior}")
@@ -123,12 +128,12 @@ def with_comparison(found: Estimate | Samples, other: Estimate | Samples, name: 
     """With the difference from the image of another prior, in units of both errors."""
     errors = [np.asarray(e.std, float) for e in (found, other) if e.std is not None]
     difference = (np.asarray(found.image, float) - np.asarray(other.image, float)) / np.sqrt(sum(e**2 for e in errors))
-    cards = {
-        "CMPPRIOR": (name, "the other prior of COMPARED"),
-        "CMPRMS": (float(np.sqrt(np.mean(difference**2))), "root mean square of COMPARED"),
-        "CMPMAX": (float(np.abs(difference).max()), "largest absolute value of COMPARED"),
-    }
-    return replace(found, comparison=difference, cards={**found.cards, **cards})
+    said = Report.of(
+        compare_prior=name,
+        compare_rms=float(np.sqrt(np.mean(difference**2))),
+        compare_max=float(np.abs(difference).max()),
+    )
+    return replace(found, comparison=difference, report=found.report | said)
 
 
 def pick_solver(post: Posterior, config: Config) -> tuple[AbstractSolver, str]:
@@ -149,13 +154,16 @@ def random_key(observation: Observation, config: Config):
     return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(observation.data.tobytes()))
 
 
-def _infer(observation, config, model, strength, listener, checkpoint) -> Estimate | Samples:
-    post = strength.post
+def _infer(
+    observation: Observation, config: Config, recipe: PriorRecipe, problem: Problem, fitted: FittedPrior,
+    listener: Listener, checkpoint: Any,
+) -> Estimate | Samples:  # fmt: skip
     if config.approximates:
-        return _approximated(observation, config, model, strength, listener)
-    if by_chains(config):
-        return _sampled(observation, config, model, strength, listener, checkpoint)
-    listener.note(f"solving for {int(np.prod(model.frame.shape))} latent pixels")
+        return _approximated(observation, config, problem, fitted, listener)
+    if recipe.by_chains(config):
+        return _sampled(observation, config, recipe, problem, fitted, listener, checkpoint)
+    post = fitted.posterior
+    listener.note(f"solving for {int(np.prod(problem.shape))} latent pixels")
     solver, reason = pick_solver(post, config)
     best = find_map(
         post,
@@ -164,11 +172,11 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
         progress=listener.step,
         checkpoint=checkpoint,
     )
-    best = replace(best, reason=reason, cards={**best.cards, **strength.cards})
-    cut, has_parts = model.cut, model.others is not None
+    best = replace(best, reason=reason, report=best.report | fitted.report)
+    cut, has_parts = problem.footprint, bool(problem.nuisances)
     seen = jax.tree.map(np.asarray, _views(post, cut, best.x, has_parts))
-    if config.num_exact == 0 or not config.is_exact or best.status is Status.INTERRUPTED:
-        return assemble(best, seen, None, observation, model, config)
+    if config.num_exact == 0 or not recipe.is_exact(config) or best.status is Status.INTERRUPTED:
+        return assemble(best, seen, None, observation, problem, config)
     listener.note(f"drawing {config.num_exact} exact samples for the errors")
     kept = DrawSummary(post, cut, has_parts, config.method == "sample")
     sums, parts, good = exact_sums(
@@ -182,59 +190,60 @@ def _infer(observation, config, model, strength, listener, checkpoint) -> Estima
     drawn["flux_variance"] = np.asarray(flux_variance)
     if best.status.ok and not good:
         best = replace(best, status=Status.MAX_STEPS)
-    return assemble(best, seen, drawn, observation, model, config)
+    return assemble(best, seen, drawn, observation, problem, config)
 
 
-def _sampled(observation, config, model, strength, listener, checkpoint) -> Samples:
+def _sampled(observation, config, recipe, problem, fitted, listener, checkpoint) -> Samples:
     """The posterior mean and the draws of chains."""
-    found = chains(strength.target, config, random_key(observation, config), listener, checkpoint)
+    found = chains(fitted.target, config, random_key(observation, config), listener, checkpoint)
     if found.status is Status.INTERRUPTED:
         return found
-    post = strength.given({name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()})
-    cards = {**strength.cards, **hyper_cards(found.hyper), **quality_cards(found, config)}
+    means = {name: jnp.mean(jnp.asarray(draws)) for name, draws in found.hyper.items()}
+    post = fitted.hierarchy.build(means) if fitted.is_sampled else fitted.posterior
+    hyper = recipe.report_hyperparameters(found.hyper)
     draws = jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:])), found.latents)
     trace = float(fit_trace(post, jax.tree.map(jnp.asarray, found.x), draws))
-    cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
+    said = fitted.report | hyper | convergence_report(found, config) | Report.of(fit_trace=trace)
     # the images are held on the footprint alone
-    sky = None if model.others is None else {"sky": found.latents["sky"]}
+    sky = {"sky": found.latents["sky"]} if problem.nuisances else None
     dof = found.num_data - trace
     found = replace(
-        found, cards=cards, draws=on_the_footprint(model, found), latents=sky, effective_dof=dof if dof > 0 else None
+        found, report=said, draws=on_the_footprint(problem, found), latents=sky, effective_dof=dof if dof > 0 else None
     )
-    return _with_contraction(_with_errors(found, post, observation, model, config), post, model)
+    return _with_contraction(_with_errors(found, post, observation, problem, config), post, problem)
 
 
-def _approximated(observation, config, model, strength, listener) -> Samples:
+def _approximated(observation, config, problem, fitted, listener) -> Samples:
     """The mean or maximum, and draws, of an approximation."""
-    found = approximate(strength.post, model, config, random_key(observation, config), listener)
-    best = _with_errors(
-        replace(found, cards={**strength.cards, **found.cards}), strength.post, observation, model, config
-    )
-    return _with_contraction(best, strength.post, model)
+    post = fitted.posterior
+    found = approximate(post, problem, config, random_key(observation, config), listener)
+    found = replace(found, report=fitted.report | found.report)
+    return _with_contraction(_with_errors(found, post, observation, problem, config), post, problem)
 
 
-def _with_contraction(best: Samples, post: Posterior, model: Model) -> Samples:
-    """With the map of evidence, where the variance of a pixel under the prior is known."""
-    variance = float(_prior_variances(post, model.dtype)["pixel"])
+def _with_contraction(best: Samples, post: Posterior, problem: Problem) -> Samples:
+    """With the contraction, where the variance of a pixel under the prior is known."""
+    variance = float(_prior_variances(post, problem.dtype)["pixel"])
     if best.std is None or not np.isfinite(variance):
         return best
     return replace(best, contraction=1 - best.std**2 / variance)
 
 
-def _with_errors(found: Samples, post: Posterior, observation: Observation, model: Model, config: Config) -> Samples:
+def _with_errors(
+    found: Samples, post: Posterior, observation: Observation, problem: Problem, config: Config
+) -> Samples:
     """The result of a latent with draws of the image on the footprint, which give all errors."""
-    has_parts, draws = model.others is not None, found.draws
+    has_parts, draws = bool(problem.nuisances), found.draws
     assert draws is not None
-    seen = jax.tree.map(np.asarray, _views(post, model.cut, jax.tree.map(jnp.asarray, found.x), has_parts))
-    best = assemble(replace(found, chi2=float(seen["chi2"])), seen, None, observation, model, config)
+    seen = jax.tree.map(np.asarray, _views(post, problem.footprint, jax.tree.map(jnp.asarray, found.x), has_parts))
+    best = assemble(replace(found, chi2=float(seen["chi2"])), seen, None, observation, problem, config)
     assert isinstance(best, Samples)
-    cards = dict(best.cards)
     flux = np.asarray(draws, float).sum((1, 2))
-    cards["FLUXERR"] = (float(flux.std(ddof=1)), "standard deviation of FLUX, from the draws")
+    said = best.report | Report.of(flux_std=float(flux.std(ddof=1)))
     if has_parts:
-        cards["SKYERR"] = (float(found.latent_std["sky"]), "standard deviation of SKY, from the draws")
+        said |= Report.of(sky_std=float(found.latent_std["sky"]))
     std = np.asarray(draws, float).std(0, ddof=1)
-    return replace(best, std=std, no_std="", cards=cards, intervals=intervals_of(draws, config))
+    return replace(best, std=std, no_std="", report=said, intervals=intervals_of(draws, config))
 
 
 def intervals_of(draws: np.ndarray, config: Config) -> dict[str, np.ndarray]:
@@ -247,7 +256,8 @@ def intervals_of(draws: np.ndarray, config: Config) -> dict[str, np.ndarray]:
 
 
 def _why_no_std(config: Config) -> str:
-    return "draw samples: --num-samples 64" if config.is_exact else "draw samples: --method sample"
+    is_exact = recipe_of(config).is_exact(config)
+    return "draw samples: --num-samples 64" if is_exact else "draw samples: --method sample"
 
 
 def assemble(
@@ -255,42 +265,40 @@ def assemble(
     seen: dict[str, Any],
     drawn: dict[str, Any] | None,
     observation: Observation,
-    model: Model,
+    problem: Problem,
     config: Config,
 ) -> Estimate | Samples:
     """The result of a solution (`views`) and of its draws (`DrawSummary`, stacked, with the means of the squares)."""
     subtracted = 0.0 if config.sky in ("none", "fit") else float(config.sky)
-    cards = dict(best.cards)
-    cards["FLUX"] = (float(seen["image"].sum()), "sum of SCI over the footprint")
-    if model.others is not None:
-        cards["SKY"] = (float(seen["sky"]), "fitted sky level per data pixel")
+    said = best.report | Report.of(flux=float(seen["image"].sum()))
+    if problem.nuisances:
+        said |= Report.of(sky=float(seen["sky"]))
     best = replace(
         best,
         image=seen["image"],
         model=seen["prediction"] + seen["prediction"].dtype.type(subtracted),
         residual=np.where(observation.valid, seen["residual"], np.nan),
-        inpainted=np.kron(~observation.valid, np.ones((model.frame.factor,) * 2, bool)),
-        kernel=model.kernel,
-        frame=model.frame,
-        cards=cards,
+        inpainted=np.kron(~observation.valid, np.ones((problem.frame.factor,) * 2, bool)),
+        kernel=problem.exposure.kernel,
+        frame=problem.frame,
+        report=said,
         no_std=_why_no_std(config) if drawn is None else "",
         parts=seen["parts"],
     )
     if drawn is None:
         return best
     trace = float(drawn["fit"].mean())
-    cards["FLUXERR"] = (float(np.sqrt(drawn["flux_variance"])), "standard deviation of FLUX, exact")
-    cards["NDRAWS"] = (config.num_exact, "exact draws behind the errors")
-    cards["FITTRACE"] = (trace, "trace of the fit, from the draws")
-    if model.others is not None:
-        cards["SKYERR"] = (float(np.sqrt(np.mean(drawn["sky"] ** 2))), "standard deviation of SKY")
+    flux_std = float(np.sqrt(drawn["flux_variance"]))
+    said |= Report.of(flux_std=flux_std, num_draws=config.num_exact, fit_trace=trace)
+    if problem.nuisances:
+        said |= Report.of(sky_std=float(np.sqrt(np.mean(drawn["sky"] ** 2))))
     squares, prior = drawn["squares"], seen["prior"]
-    best = replace(best, std=np.sqrt(squares["pixel"]), effective_dof=best.num_data - trace, cards=cards)
+    best = replace(best, std=np.sqrt(squares["pixel"]), effective_dof=best.num_data - trace, report=said)
     if np.isfinite(prior["pixel"]):
         by_scale = 1 - squares["starlet"] / prior["starlet"][:, None, None]
         best = replace(best, contraction=1 - squares["pixel"] / prior["pixel"], contraction_starlet=by_scale)
     if config.method == "map":
         return best
     draws = seen["image"] + drawn["image"]
-    sky = None if model.others is None else {"sky": (seen["sky"] + drawn["sky"])[None]}
+    sky = {"sky": (seen["sky"] + drawn["sky"])[None]} if problem.nuisances else None
     return Samples(**{**vars(best), "draws": draws, "intervals": intervals_of(draws, config), "latents": sky})

@@ -16,11 +16,10 @@ from invprob.diagnostics.convergence import ChainDiagnostics
 from invprob.errors import CapabilityError, UsageError
 from invprob.evidence.predictive import predicted
 from invprob.operators.base import total
-from invprob.pipeline.prior import Cards, nominal
-from invprob.pipeline.problem import Model
-from invprob.posterior import Hierarchy, Posterior
+from invprob.posterior import Hierarchy, Posterior, Problem
 from invprob.progress import Listener
 from invprob.results import Samples
+from invprob.results.report import Report
 from invprob.sampling.sample import SAMPLERS, as_sampler, sample
 from invprob.sampling.samplers import AbstractMarkov
 
@@ -31,7 +30,7 @@ NUM_FISSION = 500  # draws that predict half of the data: p-values down to 4 / 5
 NUM_HYPER_DRAWS = 4000  # the same with hyperparameters, which mix more slowly than the image
 
 
-def check_sampler(model: Model, config: Config) -> None:
+def check_sampler(target: Posterior | Hierarchy, config: Config) -> None:
     """Refuse a sampler that cannot sample under this prior, before any work is done.
 
     Raises
@@ -39,7 +38,6 @@ def check_sampler(model: Model, config: Config) -> None:
     UsageError
         With what the sampler needs.
     """
-    target = nominal(model, config).target
     try:
         sampler, _ = as_sampler(config.sampler, target, config.num_warmup)
         eqx.filter_eval_shape(sampler.prepare, target)
@@ -76,7 +74,7 @@ def chains(target: Posterior | Hierarchy, config: Config, key, listener: Listene
     )  # fmt: skip
 
 
-def fission_cards(post: Posterior, config: Config, key, listener: Listener) -> Cards:
+def heldout_report(post: Posterior, config: Config, key, listener: Listener) -> Report:
     """p-values of one half of the data under the posterior of the other."""
     sampler, _ = as_sampler(config.sampler, post, config.num_warmup)
     listener.note("drawing from half of the data, to predict the other half")
@@ -86,19 +84,17 @@ def fission_cards(post: Posterior, config: Config, key, listener: Listener) -> C
         return jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[2:])), found.latents)
 
     found = predicted(post, key, draw)
-    return {
-        "HELDPVAL": (found.p_value, "p of half of the data, predicted by the other half"),
-        "HELDCHI2": (found.chi2, "of its chi-square"),
-        "HELDMTCH": (found.structure, "of its structure as wide as the PSF"),
-    }
+    return Report.of(
+        heldout_p_value=found.p_value, heldout_p_chi2=found.chi2, heldout_p_matched=found.structure
+    )  # fmt: skip
 
 
-def on_the_footprint(model: Model, found: Samples) -> np.ndarray:
+def on_the_footprint(problem: Problem, found: Samples) -> np.ndarray:
     """The image of each draw on the footprint, ``(draw, y, x)``."""
-    latents = found.latents["image"] if model.others is not None else found.latents
+    latents = found.latents["image"] if problem.nuisances else found.latents
     images = total(latents) if isinstance(latents, dict) else latents
     images = np.asarray(images).reshape(-1, *images.shape[2:])
-    rows, columns = model.frame.footprint
+    rows, columns = problem.frame.footprint
     return images[:, rows, columns]
 
 
@@ -131,23 +127,18 @@ def every_for_few(samples: Samples) -> int:
     return min(-(-len(samples.draws) // FEW), len(samples.draws) // samples.num_chains)
 
 
-def quality_cards(found: Samples, config: Config) -> Cards:
-    """What the header says of the chains."""
-    cards: Cards = {
-        "SAMPLER": (found.solver, "how the draws were made"),
-        "NCHAINS": (config.num_chains, "chains"),
-        "NSAMPLES": (found.steps, "draws of all chains"),
-    }
+def convergence_report(found: Samples, config: Config) -> Report:
+    """What is said of the chains."""
+    said = Report.of(sampler=found.solver, num_chains=config.num_chains, num_samples=found.steps)
     if found.bias:
-        cards["BIAS"] = (found.bias, "of the sampler")
+        said |= Report.of(bias=found.bias)
     quality = found.quality
     if isinstance(quality, ChainDiagnostics):
-        cards["RHAT"] = (quality.worst_rhat, "largest rank-normalized R-hat")
-        cards["ESSBULK"] = (quality.min_bulk_ess, "smallest bulk effective sample size")
-        cards["ESSTAIL"] = (quality.min_tail_ess, "smallest tail effective sample size")
+        said |= Report.of(
+            max_rhat=quality.worst_rhat, min_ess_bulk=quality.min_bulk_ess, min_ess_tail=quality.min_tail_ess
+        )
         if quality.e_bfmi is not None:
-            cards["EBFMI"] = (float(np.min(quality.e_bfmi)), "smallest E-BFMI of a chain")
+            said |= Report.of(min_ebfmi=float(np.min(quality.e_bfmi)))
         if quality.transitions:
-            cards["NDIVERG"] = (quality.divergent, "divergent transitions")
-    cards["CONVCHK"] = ("; ".join(found.failures) if found.failures else "passed", "")
-    return cards
+            said |= Report.of(num_divergent=quality.divergent)
+    return said | Report.of(convergence_check="; ".join(found.failures) if found.failures else "passed")

@@ -1,4 +1,4 @@
-"""Whether a result fits its data, as the header says it."""
+"""Whether a result fits its data, as its report says it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from invprob.diagnostics.goodness_of_fit import goodness_of_fit
 from invprob.observation import Observation
 from invprob.results import Estimate
+from invprob.results.report import Report
 
 Found = TypeVar("Found", bound=Estimate)
 
@@ -20,16 +21,11 @@ def with_fit(found: Found, observation: Observation) -> Found:
         return found
     psf = None if observation.psf is None else observation.psf.on(observation.frame)
     fit = goodness_of_fit(found.residual, observation.variance, psf, found.effective_dof)
-    cards = {
-        "FITPVAL": (fit.p_value, "p of residuals as large of a right model"),
-        "FITCHI2": (fit.chi2, "of their chi-square"),
-        "FITMATCH": (fit.structure, "of all of them as wide as the PSF"),
-        "FITPEAK": (fit.peak, "of the largest as wide as the PSF"),
-        "RESPEAK": (fit.sigmas, "[sigma] largest residual as wide as the PSF"),
-        "RESPEAKX": (fit.where[1] + 1, "its pixel of the data, from 1"),
-        "RESPEAKY": (fit.where[0] + 1, "its pixel of the data, from 1"),
-    }
-    return replace(found, cards={**found.cards, **cards})
+    said = Report.of(
+        fit_p_value=fit.p_value, fit_p_chi2=fit.chi2, fit_p_matched=fit.structure, fit_p_peak=fit.peak,
+        peak_residual=fit.sigmas, peak_residual_x=fit.where[1] + 1, peak_residual_y=fit.where[0] + 1,
+    )  # fmt: skip
+    return replace(found, report=found.report | said)
 
 
 __all__ = ["Found", "with_fit"]

@@ -15,14 +15,15 @@ from invprob.errors import InputError, OutputError, UsageError
 from invprob.files import check_writable
 from invprob.io.read.hdus import Spec, sha256
 from invprob.io.read.read_fits import read_fits
-from invprob.io.readback import compare_fits, read_images, read_provenance, same_bytes
+from invprob.io.readback import check_format, compare_fits, read_images, read_provenance, same_bytes
 from invprob.io.write import check_output, write_fits
 from invprob.observation import InputFile, Observation
 from invprob.pipeline.deconvolve import check, deconvolve
 from invprob.pipeline.draws import every_for_few, fewer
-from invprob.pipeline.learned import check_weights
 from invprob.progress import SILENT, Listener
+from invprob.recipes.registry import recipe_of
 from invprob.results import Estimate, Samples, Status
+from invprob.results.report import Report
 
 REPLAY_RTOL = {"float64": 1e-6, "float32": 1e-3}  # of the largest value, between machines or versions
 
@@ -96,7 +97,7 @@ def run(
     check_writable(out, overwrite)
     if draws_out is not None:
         _check_store(Path(draws_out), [out, *([] if plot is None else [Path(plot)])], config, overwrite)
-    calibrated = {} if calibration is None else calibration_cards(calibration, config)
+    calibrated = Report() if calibration is None else calibration_report(calibration, config)
     observation = read(config)
     check_output(out, observation.inputs, overwrite)
     if draws_out is not None:
@@ -145,8 +146,8 @@ def _deconvolve(observation: Observation, config: Config, out: Path, listener: L
     return result
 
 
-def calibration_cards(path: str | os.PathLike, config: Config) -> dict[str, tuple[Any, str]]:
-    """What the header says of a calibration card.
+def calibration_report(path: str | os.PathLike, config: Config) -> Report:
+    """What is said of a calibration card.
 
     Raises
     ------
@@ -161,20 +162,18 @@ def calibration_cards(path: str | os.PathLike, config: Config) -> dict[str, tupl
         found = Calibration.from_json(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); a card of `invprob calibrate` is needed") from None
-    prior = found.settings.get("prior")
-    if prior != config.prior:
-        raise UsageError(f"{path} is the calibration card of prior {prior!r}, the run has prior {config.prior!r}")
-    return {
-        "CALHASH": (found.sha256, "SHA-256 of the calibration card"),
-        "CALPASS": (found.passed, "whether it passed"),
-        "CALCASES": (found.num_cases, "simulated data sets behind it"),
-    }
+    prior, name = found.settings.get("prior"), recipe_of(config).name
+    if prior != name:
+        raise UsageError(f"{path} is the calibration card of prior {prior!r}, the run has prior {name!r}")
+    return Report.of(
+        calibration_sha256=found.sha256, calibration_passed=found.passed, calibration_cases=found.num_cases
+    )
 
 
 def _write(
-    result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool, more: dict[str, Any]
+    result: Estimate, observation: Observation, config: Config, out: Path, overwrite: bool, more: Report
 ) -> None:
-    write_fits(result, out, **_record(observation, config), overwrite=overwrite, provenance=more)
+    write_fits(result, out, **_record(observation, config), overwrite=overwrite, more=more)
 
 
 def _record(observation: Observation, config: Config) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _record(observation: Observation, config: Config) -> dict[str, Any]:
 
 def _write_both(
     result: Estimate, observation: Observation, config: Config, out: Path, store: Path, overwrite: bool,
-    more: dict[str, Any], listener: Listener,
+    more: Report, listener: Listener,
 ) -> None:  # fmt: skip
     """All draws in a store, and few of them in the FITS file."""
     from invprob.io.store import write_draws
@@ -201,17 +200,14 @@ def _write_both(
     every = every_for_few(result)
     chains = f" of {result.num_chains} chains" if result.num_chains > 1 else ""
     listener.note(f"writing {len(result.draws)} draws{chains} to {store}")  # type: ignore[arg-type]
-    result = replace(result, cards={**result.cards, **more})
+    result = replace(result, report=result.report | more)
     try:
         write_draws(result, store, **_record(observation, config), overwrite=overwrite)
     except OutputError:  # the work is not lost: all draws go into the file, as they do without a store
         _write(result, observation, config, out, overwrite, more)
         raise
-    cards = {
-        "DRAWSTOR": (store.name, "store of all draws"),
-        "DRAWTHIN": (every, "one draw of each chain in so many is in DRAWS"),
-    }
-    _write(fewer(result, every), observation, config, out, overwrite, {**more, **cards})
+    thinned = Report.of(draws_store=store.name, draws_thinning=every)
+    _write(fewer(result, every), observation, config, out, overwrite, more | thinned)
 
 
 @dataclass(frozen=True)
@@ -256,9 +252,10 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
     if record["config"] is None:
         raise InputError(f"{path} holds no configuration: it was not written by `invprob deconvolve`")
     read_images(path)  # a damaged file is told before the run, not after it
+    check_format(path, record)
     config = Config.make(**record["config"])
     if record["prior_hash"] is not None:
-        check_weights(config.prior, record["prior_hash"])
+        recipe_of(config).verify(record["prior_hash"])
     places = [Path(), Path(path).resolve().parent]
     if image is not None:
         places.insert(0, Path(Spec.parse(image).path).resolve().parent)
@@ -274,9 +271,10 @@ def replay(path: str | os.PathLike, *, image: str | None = None, listener: Liste
         result = deconvolve(observation, config, listener=listener)
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        if "DRAWTHIN" in record["store"] and isinstance(result, Samples):
-            result = fewer(result, record["store"]["DRAWTHIN"][0])
-        _write(result, observation, config, again, overwrite=False, more=record["calibration"] | record["store"])
+        more = record["report"]
+        if "draws_thinning" in more and isinstance(result, Samples):
+            result = fewer(result, more.draws_thinning)
+        _write(result, observation, config, again, overwrite=False, more=more)
         now = read_provenance(again)
         changed = tuple(
             f"{name}: {record['versions'].get(name)} then, {version} now"

@@ -23,19 +23,11 @@ from invprob.priors.learned import DenoiserPrior, Training
 FORMATS = {"invprob denoiser 2": Denoiser, "invprob generator 1": Generator}
 EARLIER = {"invprob denoiser 1": (1e-1, 1e-2, 1e-3, 1e-4)}
 """Formats of denoisers that are read still, and the filters of their networks (`invprob.priors.denoiser.SHARES`)."""
-ENDING = ".eqx"
-SHIPPED = {"galaxies": "galaxies as a space telescope sees them, learned from simulated ones; for --refine"}
-"""Learned priors that come with the package, and what they are."""
 
 
-def is_learned(name: str) -> bool:
-    """Whether a name is that of a learned prior: one that is shipped, or a file of weights."""
-    return name in SHIPPED or name.endswith(ENDING)
-
-
-def weights_of(name: str) -> Path:
-    """The file of a learned prior."""
-    return Path(__file__).parent / "weights" / f"{name}{ENDING}" if name in SHIPPED else Path(name)
+def shipped_weights(name: str) -> Path:
+    """Where the weights of a name lie, if they come with the package."""
+    return Path(__file__).parent / "weights" / f"{name}.eqx"
 
 
 def save_weights(
@@ -149,4 +141,4 @@ def learned_prior(path: str | os.PathLike[str], shape: tuple[int, int]) -> Denoi
     return as_prior(model, shape, training)
 
 
-__all__ = ["SHIPPED", "as_prior", "is_learned", "learned_prior", "load_weights", "save_weights", "weights_of"]
+__all__ = ["as_prior", "learned_prior", "load_weights", "save_weights", "shipped_weights"]

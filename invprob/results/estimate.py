@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from invprob.results.report import Report
+
 if TYPE_CHECKING:  # importing PyTree would import JAX
     from jaxtyping import PyTree
     from xarray import DataTree
@@ -80,8 +82,8 @@ class Estimate:
         Number of valid data less the trace of the fit; None where there are no draws.
     frame
         The latent `Frame` with its border.
-    cards
-        Further facts for the header: keyword -> (value, comment).
+    report
+        What is said of the result: its flux, its prior, its fit, its convergence.
     """
 
     x: PyTree
@@ -105,7 +107,7 @@ class Estimate:
     kernel: Float[np.ndarray, "ky kx"] | None = None
     effective_dof: float | None = None
     frame: Any = None
-    cards: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
 
     @property
     def reduced_chi2(self) -> float:

@@ -79,7 +79,7 @@ def groups(samples: Samples, every: int = 1) -> Groups:
 
 def facts(samples: Samples, every: int = 1) -> dict[str, Any]:
     """What a reader has to know of the draws to judge them: texts and numbers alone, which every format holds."""
-    gate = "; ".join(samples.failures) or ("passed" if samples.quality is not None else "none: independent draws")
+    check = "; ".join(samples.failures) or ("passed" if samples.quality is not None else "none: independent draws")
     found = {
         "inference_library": "invprob",
         "inference_library_version": __version__,
@@ -87,7 +87,7 @@ def facts(samples: Samples, every: int = 1) -> dict[str, Any]:
         "advice": samples.status.value,
         "solver": samples.solver,
         "reason": samples.reason,
-        "gate": gate,
+        "convergence_check": check,
         "bias": samples.bias,
         "thinning": samples.every * every,
         "steps": samples.steps,

@@ -112,7 +112,7 @@ def scene(options, evaluate, prototype, size: int) -> None:
                 result.solver,
                 str(result.steps),
                 f"{gap(np.asarray(result.x, float)):.1e}",
-                f"{result.cards['GAP'][0]:.1e}",
+                f"{result.report.gap:.1e}",
                 f"{1e3 * seconds / fft:.0f}",
                 f"{base / seconds:.2f} ({steps} steps)",
                 peer_ratio,

@@ -214,7 +214,7 @@ def realizations(
         noise = -noise if paired and i % 2 else np.sqrt(variance) * rng.standard_normal(variance.shape)
         data = simulation.model + noise
         result = invprob.deconvolve(replace(observation, data=data, variance=variance), config)
-        out.append([result.cards["FLUX"][0], result.cards.get("FLUXERR", (np.nan,))[0]])
+        out.append([result.report.flux, result.report.get("flux_std", np.nan)])
     return np.array(out)
 
 
@@ -270,13 +270,13 @@ def evidence(simulations: Sequence[Simulation]) -> None:
         result = invprob.deconvolve(observation, invprob.Config.make(refine=REFINE, num_samples=0))
         seconds = time.perf_counter() - start
         dense = DenseEvidence(simulation)
-        here = dense(*(result.cards[name][0] for name in ("PRIORAMP", "PRIORSCL", "PRIORSLP")))
+        here = dense(*(result.report.get(name) for name in ("prior_amplitude", "prior_break", "prior_slope")))
         values = dense.grid()
         i, j = np.unravel_index(np.argmax(values), values.shape)
         peak = dense.maximum(SCALES[i], SLOPES[j])
         top = float(values.max())
         row(
-            simulation.name, f"{result.cards['LOGEVID'][0]:.3f}", f"{here:.3f}", f"{top:.3f}", float(SCALES[i]),
+            simulation.name, f"{result.report.log_evidence:.3f}", f"{here:.3f}", f"{top:.3f}", float(SCALES[i]),
             float(SLOPES[j]), f"{top - here:.3f}", f"{peak - here:.3f}", seconds,
         )  # fmt: skip
 
@@ -286,14 +286,14 @@ def whittle(simulations: Sequence[Simulation]) -> None:
     import jax
 
     import invprob as ip
-    from invprob.pipeline.problem import build_model
+    from invprob.pipeline.problem import build_problem
 
     head("file", "exact maximum", "exact evidence at Whittle's maximum less that")
     for simulation in simulations:
         observation = ip.read_fits(simulation.path, psf="[KERNEL]")
         with jax.enable_x64(True):
-            model = build_model(observation, ip.Config(refine=REFINE))
-            hierarchy = ip.field_hierarchy(model.likelihood, model.frame.shape)
+            problem = build_problem(observation, ip.Config(refine=REFINE))
+            hierarchy = ip.field_hierarchy(problem.likelihood, problem.shape)
             exact = ip.maximize_evidence(hierarchy).log_evidence
             rough = ip.maximize_evidence(hierarchy, exact_limit=0).theta
             row(simulation.name, exact, ip.evidence.log_evidence(hierarchy.build(rough)) - exact)

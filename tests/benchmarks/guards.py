@@ -21,8 +21,9 @@ from ground_sims import head, row
 
 import invprob
 from invprob.learn.galaxies import Population, Simulator
-from invprob.pipeline.learned import MISFIT, compared
-from invprob.pipeline.problem import build_model
+from invprob.pipeline.problem import build_problem
+from invprob.recipes.registry import recipe_of
+from invprob.recipes.training_range import MISFIT
 
 SIDE, PIXEL, REFINE, FWHM, SNR = 28, 0.1, 2, 0.5, 150.0
 MARGIN = 16  # latent pixels on a side that are cut off a scene, whose light may come round
@@ -70,12 +71,12 @@ def made(name: str, seed: int) -> Case:
     frame = invprob.Frame((SIDE, SIDE), pixel_scale=PIXEL, unit="electron/s", zeropoint=25.937)
     empty = np.zeros((SIDE, SIDE))
     given = invprob.Observation(empty, np.ones_like(empty), empty == 0, psf, frame)
-    model = build_model(given, invprob.Config.make(prior="galaxies", refine=REFINE, dtype="float32"))
+    problem = build_problem(given, invprob.Config.make(prior="galaxies", refine=REFINE, dtype="float32"))
     truth = scene(name, seed)
     inner = truth[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    latent = np.zeros(model.frame.shape, np.float32)
-    latent[model.frame.footprint] = inner
-    clean = np.asarray(model.likelihood.operator.apply(jnp.asarray(latent)))
+    latent = np.zeros(problem.frame.shape, np.float32)
+    latent[problem.frame.footprint] = inner
+    clean = np.asarray(problem.likelihood.operator.apply(jnp.asarray(latent)))
     sigma = np.sqrt(np.sum(clean**2)) / SNR
     data = clean + sigma * rng.standard_normal(clean.shape)
     y, x = np.indices(data.shape)
@@ -100,9 +101,10 @@ def rates(number: int) -> None:
         for seed in range(100, 100 + number):
             case = made(name, seed)
             result = invprob.deconvolve(case.observation, config)
-            warned.append(not result.cards["INRANGE"][0])
-            fits.append([result.cards[key][0] for key in ("FITPVAL", "FITCHI2", "FITMATCH", "FITPEAK")])
-            found.append([r.cards["ASYMMP"][0] for r in (result, compared(replace(result, image=case.truth), config))])
+            warned.append(not result.report.in_range)
+            fits.append([result.report.get(f"fit_p_{name}") for name in ("value", "chi2", "matched", "peak")])
+            of_truth = recipe_of(config).report(replace(result, image=case.truth))
+            found.append([result.report.asymmetry_share, of_truth.asymmetry_share])
         p = np.transpose(fits)
         parts = [f"{np.mean(part < limit):.2f}" for part in np.transpose(found) for limit in limits]
         medians = [f"{v:.1g}" for v in np.median(p, axis=1)]
@@ -151,9 +153,10 @@ def main() -> None:
     )  # fmt: skip
     done = []
     columns = {
-        "FITPVAL": "p of residuals", "RESPEAK": "largest as wide as the PSF, sigma", "HELDPVAL": "p by fission",
-        "HELDCHI2": "of chi-square", "HELDMTCH": "of structure", "CMPRMS": "differs from Gaussian, rms",
-        "CMPMAX": "at most", "ASYMM": "asymmetry", "ASYMMP": "of the training set",
+        "fit_p_value": "p of residuals", "peak_residual": "largest as wide as the PSF, sigma",
+        "heldout_p_value": "p by fission", "heldout_p_chi2": "of chi-square", "heldout_p_matched": "of structure",
+        "compare_rms": "differs from Gaussian, rms", "compare_max": "at most", "asymmetry": "asymmetry",
+        "asymmetry_share": "of the training set",
     }  # fmt: skip
     head("case", "chi-square / datum", *columns.values(), "in range", "status", "seconds")
     for name in args.cases:
@@ -162,8 +165,8 @@ def main() -> None:
         found = invprob.deconvolve(case.observation, config)
         seconds = time.perf_counter() - begun
         done.append((case, found))
-        values = [found.chi2 / found.num_data, *(found.cards[key][0] for key in columns)]
-        row(name, *(f"{v:.3g}" for v in values), "yes" if found.cards["INRANGE"][0] else "no", found.status.name,
+        values = [found.chi2 / found.num_data, *(found.report.get(key) for key in columns)]
+        row(name, *(f"{v:.3g}" for v in values), "yes" if found.report.in_range else "no", found.status.name,
             f"{seconds:.0f}")  # fmt: skip
     if args.out:
         pictured(done, args.out)

@@ -43,9 +43,10 @@ from invprob.learn.galaxies import Population, stamps
 from invprob.measure.moments import half_light_radius
 from invprob.operators.fourier import half_shape
 from invprob.optimize.find_map import find_map
-from invprob.pipeline.learned import load
 from invprob.posterior import Posterior
 from invprob.priors import DenoiserPrior
+from invprob.recipes.model_card import load
+from invprob.recipes.registry import find_recipe
 from invprob.sampling.sample import sample
 from invprob.sampling.samplers import Split
 
@@ -56,7 +57,7 @@ HELD_BACK = 987_654  # seed of stamps that no recipe has
 
 def prior_of(name: str, shape: tuple[int, int]) -> DenoiserPrior:
     """The learned prior for images of a shape."""
-    denoiser, training = load(name)
+    denoiser, training = load(find_recipe(name).path)  # type: ignore[attr-defined]
     return DenoiserPrior(denoiser, shape, training)  # type: ignore[arg-type]
 
 

@@ -84,7 +84,7 @@ def scores(result: invprob.Result, simulation: Simulation) -> list[float]:
         simulation.relative_error(image), 100 * flux, 100 * (flux - mask_bias(image, simulation)),
         100 * (image.sum() / simulation.truth.sum() - 1),
         float(np.hypot(*(ellipticity(image, simulation) - ellipticity(simulation.truth, simulation)))),
-        float(result.chi2) / result.num_data, result.cards["FITPVAL"][0],
+        float(result.chi2) / result.num_data, result.report.fit_p_value,
     ]  # fmt: skip
     return found + covered(np.asarray(result.draws), simulation) if isinstance(result, invprob.Samples) else found
 

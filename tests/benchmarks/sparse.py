@@ -160,7 +160,7 @@ def rows(options, evaluate, task: str, size: int) -> None:
         steps = fewest(gap, run, target)
         result = ip.find_map(post, ADMM(rtol=NEVER), max_steps=steps)
         seconds = cpu(lambda steps=steps: run(steps))
-        found.append((target, steps, gap(np.asarray(result.x, float)), result.cards["GAP"][0], seconds))
+        found.append((target, steps, gap(np.asarray(result.x, float)), result.report.gap, seconds))
     after = peer(options, task, size) if options.peer_python else None
     fft = evaluate.fft_pair_ms(problem.grid)
     for target, steps, reached, residual, seconds in found:

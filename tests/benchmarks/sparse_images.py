@@ -70,7 +70,7 @@ def strengths(simulations: Sequence[Simulation], given: argparse.Namespace) -> N
     for simulation in simulations:
         observation = invprob.read_fits(simulation.path, psf="[KERNEL]")
         automatic = invprob.deconvolve(observation, config_of(given, dtype="float32"))
-        strength = automatic.cards["PRIORSTR"][0]
+        strength = automatic.report.prior_strength
         errors = []
         for factor in FACTORS:
             by_hand = config_of(given, dtype="float32", strength=float(strength * factor))
@@ -118,7 +118,7 @@ def precision(simulations: Sequence[Simulation], given: argparse.Namespace) -> N
             for dtype in ("float32", "float64")
         ]
         one, two = (result.image for result in pair)
-        residuals = ", ".join(f"{result.cards['GAP'][0]:.1e}" for result in pair)
+        residuals = ", ".join(f"{result.report.gap:.1e}" for result in pair)
         row(simulation.name, float(np.abs(one - two).max() / two.max()), residuals)
 
 

@@ -93,7 +93,7 @@ def test_a_tail_of_equal_weights_cannot_be_fitted():
     np.testing.assert_allclose(found.log_weights - weights, (found.log_weights - weights)[0])
 
 
-def test_weights_of_zero():
+def test_shipped_weights_zero():
     weights = np.where(np.arange(400) < 390, -np.inf, pareto(0.3, 400))
     found = psis(weights)
     assert np.isfinite(found.khat)

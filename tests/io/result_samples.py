@@ -8,6 +8,7 @@ from astropy.io import fits
 from invprob.io.write import write_fits
 from invprob.observation import Frame, InputFile, Observation
 from invprob.results import Estimate, Status
+from invprob.results.report import Record, Report
 
 CONFIG = {"refine": 2, "prior": {"name": "gaussian", "strength": 1e-3}, "note": "it's 'α' & / \\ 'x' " * 12}
 HEADER = """OBJECT  = 'M 13'               / what was observed
@@ -77,10 +78,12 @@ def estimate(obs, factor=2, kind=Estimate, **more):
         "kernel": np.full((5, 5), 0.04, np.float32),
         "effective_dof": 32.0,
         "frame": frame,
-        "cards": {
-            "AMPLITUD": (np.float32(2.5), "prior amplitude"),
-            "BADFLOAT": (float("nan"), "not a number"),
-        },
+        "report": Report(
+            [
+                Record("prior_amplitude", np.float32(2.5), "", "prior amplitude"),
+                Record("bad_float", float("nan"), "", "not a number"),
+            ]
+        ),
     }
     return kind(**(kwargs | more))
 

@@ -65,7 +65,7 @@ def test_xarray_opens_it_without_a_warning(written, obs):
         np.testing.assert_array_equal(posterior["log_slope"], made.hyper["log_slope"])
         assert set(posterior.coords) == {"chain", "draw", "y", "x"}
         assert posterior["image"].attrs["units"] == "adu"
-        assert posterior.attrs["gate"] == "R-hat 1.3"
+        assert posterior.attrs["convergence_check"] == "R-hat 1.3"
     for name, values in made.stats.items():
         np.testing.assert_array_equal(tree["sample_stats"][name], values)
         assert tree["sample_stats"][name].dims == ("chain", "draw")
@@ -92,7 +92,7 @@ def test_what_is_said_of_the_run(written, obs, tmp_path):
     assert said["configuration_sha256"] == record["config_hash"]
     assert json.loads(said["configuration"]) == CONFIG
     assert json.loads(said["versions"])["numpy"] == np.__version__
-    assert json.loads(said["cards"]) == {"AMPLITUD": 2.5, "BADFLOAT": "nan"}
+    assert json.loads(said["report"]) == {"prior_amplitude": 2.5, "bad_float": "nan"}
     assert [f["sha256"] for f in json.loads(said["inputs"])] == ["ab" * 32, "cd" * 32]
     assert all(isinstance(value, str | int | float | list) for value in said.values())
     cards = fits.Header([fits.Card.fromstring(card) for card in said["wcs"]])

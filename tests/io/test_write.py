@@ -14,6 +14,7 @@ from invprob.io.readback import compare_fits, read_images, read_provenance, same
 from invprob.io.write import config_hash, config_text, write_fits
 from invprob.observation import Frame
 from invprob.results import Estimate, Samples, Status
+from invprob.results.report import Record, Report
 from invprob.units import is_surface_brightness
 from tests.io.result_samples import CONFIG, SHAPE, estimate, observation, quiet
 
@@ -37,7 +38,7 @@ def test_everything_is_written(tmp_path, obs):
             config=CONFIG,
             seed=5,
             device="cpu",
-            provenance={"CMDLINE": ("invprob deconvolve x.fits", "as typed")},
+            more=Report([Record("command", "invprob deconvolve x.fits", "", "as typed")]),
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -68,9 +69,9 @@ def test_everything_is_written(tmp_path, obs):
     assert head["SEED"] == 5
     assert head["CHI2EDOF"] == 1.25
     assert head["REDCHI2"] == pytest.approx(40 / 47)
-    assert head["AMPLITUD"] == 2.5
-    assert head["BADFLOAT"] == "nan"
-    assert head["CMDLINE"] == "invprob deconvolve x.fits"
+    assert head["PRIORAMP"] == 2.5
+    assert head["BAD_FLOAT"] == "nan"
+    assert head["COMMAND"] == "invprob deconvolve x.fits"
     assert head["NOISESRC"] == "VAR extension"
     assert head["NDRAWS"] == 3
     assert head["REFINE"] == 2
@@ -154,8 +155,8 @@ def test_same_result_same_bytes(tmp_path, obs):
 def test_an_output_can_be_an_input(tmp_path, obs):
     """No card of the earlier run is left, whatever it was; those of the observation are, and again the next time."""
     seen = replace(obs, frame=replace(obs.frame, header=fits.Header({"OBSERVER": "Hubble", "EXPTIME": 5.0})))
-    learned = {"INRANGE": (False, "of a prior that is not that of the next run"), "RANGE1": ("too faint", "")}
-    path = quiet(estimate(seen), tmp_path / "0.fits", observation=seen, config=CONFIG, seed=5, provenance=learned)
+    learned = Report.of(in_range=False, range_warnings=("too faint",))
+    path = quiet(estimate(seen), tmp_path / "0.fits", observation=seen, config=CONFIG, seed=5, more=learned)
     for name in ("1.fits", "2.fits"):
         again = replace(obs, frame=replace(obs.frame, header=fits.getheader(path)), inputs=())
         path = quiet(estimate(again), tmp_path / name, observation=again)

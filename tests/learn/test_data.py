@@ -12,7 +12,7 @@ from invprob.learn.galaxies import Population, stamps
 from invprob.learn.recipe import Recipe
 from invprob.learn.run import train
 from invprob.measure.moments import asymmetry, main_object
-from invprob.priors.weights_file import learned_prior, load_weights, weights_of
+from invprob.priors.weights_file import learned_prior, load_weights, shipped_weights
 from tests.learn.test_training import RECIPE, SIZE, blobs
 
 
@@ -119,7 +119,7 @@ def test_the_unit_of_stamps_does_not_matter(tmp_path):
 def test_the_asymmetry_of_the_training_set_is_that_of_other_stamps():
     """The shipped prior's table against stamps of another seed; and against smooth ones, which are no such stamps."""
     pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
-    card = load_weights(weights_of("galaxies"))[1].card
+    card = load_weights(shipped_weights("galaxies"))[1].card
     table = dict(zip(card["asymmetry"]["share"], card["asymmetry"]["value"], strict=True))
     images = stamps(Population(), 400, 64, 11)
     found = []

@@ -3,14 +3,14 @@
 import json
 
 from invprob.learn.recipe import Recipe
-from invprob.priors.weights_file import load_weights, weights_of
+from invprob.priors.weights_file import load_weights, shipped_weights
 
-WEIGHTS = weights_of("galaxies").parent
+WEIGHTS = shipped_weights("galaxies").parent
 """The folder of the weights that are shipped."""
 
 
 def test_the_recipe_of_the_weights_is_the_one_beside_them():
-    card = load_weights(weights_of("galaxies"))[1].card
+    card = load_weights(shipped_weights("galaxies"))[1].card
     assert json.loads(Recipe.from_toml(WEIGHTS / "galaxies.toml").model_dump_json()) == card["recipe"]
 
 

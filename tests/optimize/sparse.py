@@ -103,5 +103,5 @@ def objective_gap(post, x, best):
 def same_optimum(post, solver, other, max_steps=20000):
     """Largest difference of the objectives that two solvers find, both of which have to converge."""
     estimates = [find_map(post, s, max_steps=max_steps) for s in (solver, other)]
-    assert all(e.status.ok for e in estimates), [(e.status, e.cards) for e in estimates]
+    assert all(e.status.ok for e in estimates), [(e.status, e.report) for e in estimates]
     return np.abs(objective_gap(post, estimates[0].x, estimates[1].x))

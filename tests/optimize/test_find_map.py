@@ -51,7 +51,7 @@ def test_uneven_noise_or_a_mask_is_not_for_the_wiener_filter():
         post = Posterior(likelihoods.Gaussian(even.likelihood.operator, even.likelihood.data, noise), even.prior)
         assert isinstance(choose_solver(post, rtol=1e-7)[0], ConjugateGradient)
         forced = find_map(post, "wiener")
-        assert forced.status is Status.STALLED and forced.cards["GAP"][0] > 1e-7
+        assert forced.status is Status.STALLED and forced.report.gap > 1e-7
     with pytest.raises(TypeError, match="method='cg'"):
         find_map(masked_problem(side=6), "wiener")
 

@@ -32,7 +32,7 @@ def test_an_objective_lost_to_rounding_is_not_converged():
     assert "float64" in low.status.value
     high = find_map(bright(jnp.float64), ConjugateGradient(rtol=1e-1), max_steps=3000)
     assert high.status is Status.CONVERGED
-    assert 0 <= high.cards["GAP"][0] <= 1e-1
+    assert 0 <= high.report.gap <= 1e-1
 
 
 def test_interrupted_after_one_solver_had_stalled(tmp_path):

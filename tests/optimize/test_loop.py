@@ -38,7 +38,7 @@ def test_progress_has_the_reduced_chi_square_in_each_line(short_chunks):
     steps = [line.step for line in lines]
     assert steps == sorted(set(steps)) and steps[-1] == estimate.steps
     assert lines[-1].reduced_chi2 == pytest.approx(estimate.reduced_chi2)
-    assert estimate.history[-1]["gap"] == lines[-1].gap == estimate.cards["GAP"][0]
+    assert estimate.history[-1]["gap"] == lines[-1].gap == estimate.report.gap
 
 
 def test_a_run_that_nobody_watches_keeps_no_history():

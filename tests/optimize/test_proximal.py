@@ -44,7 +44,7 @@ def test_the_residual_is_honest(rtol):
     post = small("exponential")
     estimate = find_map(post, ProximalGradient(rtol), max_steps=20000)
     assert estimate.status.ok
-    assert kkt(post, estimate.x) < 2.2 * estimate.cards["GAP"][0] <= 2.2 * rtol
+    assert kkt(post, estimate.x) < 2.2 * estimate.report.gap <= 2.2 * rtol
 
 
 def test_parts_with_a_prior_each():
@@ -90,7 +90,7 @@ def test_single_precision_is_done_or_says_that_rounding_is_left(name):
     assert single.status.ok and single.x.dtype == jnp.float32
     assert largest_error(single.x, double.x) < 1e-2
     too_much = find_map(in_single_precision(post), ProximalGradient(1e-12), max_steps=20000)
-    assert too_much.status is Status.STALLED and too_much.cards["GAP"][0] < 1e-3
+    assert too_much.status is Status.STALLED and too_much.report.gap < 1e-3
 
 
 def test_it_begins_where_it_is_told():

@@ -13,22 +13,15 @@ from invprob.observation import PSF, Observation
 from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.calibrate import calibrate_configuration
 from invprob.pipeline.deconvolve import deconvolve
-from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.problem import build_model
 from invprob.pipeline.run import replay, run
 from invprob.results import Samples, Status
 from invprob.testing import dense_posterior
 from invprob.variational.base import Variational
-from tests.small import psf_image, settings, write_image
+from tests.small import fitted, psf_image, settings, write_image
 
 SHAPE = (10, 11)
 LEVEL = 3.0
 DRAWS = 1000
-
-
-def values(found) -> dict:
-    """Values of the cards of a result."""
-    return {key: value for key, (value, _) in found.cards.items()}
 
 
 def observation(level=0.0):
@@ -41,36 +34,35 @@ def observation(level=0.0):
 
 @pytest.fixture(scope="module")
 def dense():
-    """Cards of the strength, and the dense mean and covariance of the footprint and the sky."""
+    """The report of the strength, and the dense mean and covariance of the footprint and the sky."""
     config = Config.make(sky="fit")
     with jax.enable_x64(True):
-        model = build_model(observation(LEVEL), config)
-        strength = choose_strength(model, config)
-        mean, covariance = dense_posterior(strength.post)
-    inside = np.zeros(model.frame.shape, bool)
-    inside[model.frame.footprint] = True
+        problem, prior = fitted(observation(LEVEL), config)
+        mean, covariance = dense_posterior(prior.posterior)
+    inside = np.zeros(problem.frame.shape, bool)
+    inside[problem.frame.footprint] = True
     seen = np.append(inside.ravel(), True)
     flat = np.append(np.ravel(mean["image"]), mean["sky"])
-    return strength.cards, flat[seen], np.asarray(covariance)[np.ix_(seen, seen)]
+    return prior.report, flat[seen], np.asarray(covariance)[np.ix_(seen, seen)]
 
 
 @pytest.mark.parametrize("method", ["laplace", "vi"])
 def test_of_a_gaussian_posterior_it_is_exact(method, dense):
     """Image, sky, their errors, and the evidence, by which the strength was found as well."""
-    cards, mean, covariance = dense
+    fitted_report, mean, covariance = dense
     found = deconvolve(observation(LEVEL), Config.make(method=method, sky="fit"))
-    said = values(found)
+    said = found.report
     assert isinstance(found, Samples) and found.status is Status.CONVERGED and found.bias == ""
-    assert found.draws.shape == (DRAWS, *SHAPE) and "BIAS" not in said
-    np.testing.assert_allclose(np.append(found.image, said["SKY"]), mean, atol=1e-5 * np.abs(mean).max())
+    assert found.draws.shape == (DRAWS, *SHAPE) and "bias" not in said
+    np.testing.assert_allclose(np.append(found.image, said.sky), mean, atol=1e-5 * np.abs(mean).max())
     error = 1 / np.sqrt(2 * DRAWS)
-    ratio = np.append(found.std, said["SKYERR"]) / np.sqrt(np.diag(covariance))
+    ratio = np.append(found.std, said.sky_std) / np.sqrt(np.diag(covariance))
     assert abs(ratio.mean() - 1) < 2 * error and np.abs(ratio - 1).max() < 5 * error
-    assert said["FLUXERR"] == pytest.approx(np.sqrt(covariance[:-1, :-1].sum()), rel=4 * error)
-    bound = said["LAPEVID"] if method == "laplace" else said["ELBO"]
-    assert bound == pytest.approx(cards["LOGEVID"][0], abs=1e-3)
+    assert said.flux_std == pytest.approx(np.sqrt(covariance[:-1, :-1].sum()), rel=4 * error)
+    bound = said.laplace_log_evidence if method == "laplace" else said.elbo
+    assert bound == pytest.approx(fitted_report.log_evidence, abs=1e-3)
     assert said["LAPERR" if method == "laplace" else "ELBOERR"] < 1e-3
-    assert said["KHAT"] < said["KHATMAX"] and said["CONVCHK"] == "passed"
+    assert said.khat < said.khat_threshold and said.convergence_check == "passed"
     assert 0 < np.median(found.contraction) < 1
 
 

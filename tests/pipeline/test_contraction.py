@@ -16,10 +16,8 @@ from invprob.operators import Starlet
 from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.exact import planes, starlet_of
-from invprob.pipeline.prior import choose_strength
-from invprob.pipeline.problem import build_model
 from invprob.testing import dense_posterior
-from tests.small import psf_image
+from tests.small import fitted, psf_image
 
 SHAPE = (12, 13)
 DRAWS = 2000
@@ -37,23 +35,23 @@ def observation(sigma=1.0) -> Observation:
 def exact(obs: Observation) -> dict[str, np.ndarray]:
     """Both maps from the dense covariances of posterior and prior, and the matrix of the transform."""
     with jax.enable_x64(True):
-        model = build_model(obs, CONFIG)
-        post = choose_strength(model, CONFIG).post
-        n = int(np.prod(model.frame.shape))
+        problem, prior = fitted(obs, CONFIG)
+        post = prior.posterior
+        n = int(np.prod(problem.frame.shape))
         posterior = np.asarray(dense_posterior(post)[1])[:n, :n]
         prior = np.asarray(dense(post.prior.as_gaussian().covariance.parts["image"]))
-        starlet = starlet_of(model.frame.shape)
-        pixels = np.eye(n).reshape(n, *model.frame.shape)
+        starlet = starlet_of(problem.frame.shape)
+        pixels = np.eye(n).reshape(n, *problem.frame.shape)
         W = np.asarray(jax.vmap(lambda x: planes(starlet, x))(pixels)).reshape(n, -1).T
-    rows, columns = model.frame.footprint
+    rows, columns = problem.frame.footprint
 
     def ratio(T, shape):
         variances = [np.einsum("ij,jk,ik->i", T, C, T, optimize=True) for C in (posterior, prior)]
         return (1 - variances[0] / variances[1]).reshape(shape)[..., rows, columns]
 
     return {
-        "contraction": ratio(np.eye(n), model.frame.shape),
-        "contraction_starlet": ratio(W, (starlet.scales + 1, *model.frame.shape)),
+        "contraction": ratio(np.eye(n), problem.frame.shape),
+        "contraction_starlet": ratio(W, (starlet.scales + 1, *problem.frame.shape)),
     }
 
 

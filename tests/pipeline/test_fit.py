@@ -18,26 +18,28 @@ from invprob.sampling.samplers import PerturbationOptimization
 from invprob.testing import small_problem
 from tests.small import observation, settings
 
-CARDS = ("FITPVAL", "FITCHI2", "FITMATCH", "FITPEAK", "RESPEAK", "RESPEAKX", "RESPEAKY")
+RECORDS = (
+    "fit_p_value", "fit_p_chi2", "fit_p_matched", "fit_p_peak", "peak_residual", "peak_residual_x", "peak_residual_y",
+)  # fmt: skip
 
 
-def test_the_cards_of_one_and_of_many():
+def test_the_fit_of_one_and_of_many():
     obs = observation()
     struck = replace(obs, data=obs.data + 60.0 * (np.indices(obs.shape) == np.array([[[3]], [[15]]])).all(0))
     many = deconvolve_many([obs, struck], settings())
     for one, of_many in zip((deconvolve(o, settings()) for o in (obs, struck)), many, strict=True):
-        for name in CARDS:
-            assert of_many.cards[name][0] == pytest.approx(one.cards[name][0], rel=0.01), name
-    assert many[0].cards["FITPVAL"][0] > 0.05
-    assert many[1].cards["FITPVAL"][0] < 0.01
-    assert (many[1].cards["RESPEAKX"][0], many[1].cards["RESPEAKY"][0]) == (16, 4)
+        for name in RECORDS:
+            assert of_many.report.get(name) == pytest.approx(one.report.get(name), rel=0.01), name
+    assert many[0].report.fit_p_value > 0.05
+    assert many[1].report.fit_p_value < 0.01
+    assert (many[1].report.peak_residual_x, many[1].report.peak_residual_y) == (16, 4)
 
 
 def test_chi_square_has_the_degrees_of_freedom_that_are_known():
     plain, drawn = deconvolve(observation(), settings()), deconvolve(observation(), settings(num_samples=20))
-    assert plain.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(plain.chi2, plain.num_data), rel=1e-3)
+    assert plain.report.fit_p_chi2 == pytest.approx(stats.chi2.sf(plain.chi2, plain.num_data), rel=1e-3)
     assert drawn.effective_dof is not None and drawn.effective_dof < drawn.num_data - 5
-    assert drawn.cards["FITCHI2"][0] == pytest.approx(stats.chi2.sf(drawn.chi2, drawn.effective_dof), rel=1e-3)
+    assert drawn.report.fit_p_chi2 == pytest.approx(stats.chi2.sf(drawn.chi2, drawn.effective_dof), rel=1e-3)
 
 
 def test_the_trace_of_the_fit_is_that_of_draws():
@@ -66,5 +68,5 @@ def test_chains_have_degrees_of_freedom():
         prior="tv", strength=1.0, amplitude=None, scale=None, slope=None, method="sample", num_samples=400
     )
     found = deconvolve(observation(), config)
-    assert found.effective_dof == pytest.approx(found.num_data - found.cards["FITTRACE"][0])
+    assert found.effective_dof == pytest.approx(found.num_data - found.report.fit_trace)
     assert 0.8 < found.chi2 / found.effective_dof < 1.2 and found.effective_dof < found.num_data - 5

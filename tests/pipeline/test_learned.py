@@ -21,16 +21,18 @@ from invprob.optimize.find_map import find_map
 from invprob.optimize.solvers import ConjugateGradient
 from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.deconvolve import deconvolve
-from invprob.pipeline.learned import _other_noise, calibration_of, load, model_card
-from invprob.pipeline.prior import choose_strength, listing
-from invprob.pipeline.problem import build_model, enclosing
+from invprob.pipeline.problem import build_problem
 from invprob.posterior import Posterior
 from invprob.priors.denoiser import Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import Training
-from invprob.priors.weights_file import SHIPPED, save_weights, weights_of
+from invprob.priors.weights_file import save_weights, shipped_weights
+from invprob.recipes.learned import half_width_enclosing
+from invprob.recipes.model_card import calibration_of, load, model_card
+from invprob.recipes.registry import RECIPES, list_recipes
+from invprob.recipes.training_range import unlike_noise
 from invprob.results import Samples
 from tests.priors.test_learned import SMALL
-from tests.small import SHAPE, observation, write_image
+from tests.small import SHAPE, fitted, observation, write_image
 
 TRAINING = Training("small", (0.18, 0.22), 0.3, "electron/s", 25.0, card={"simulated": {"brightest": 15.0}})
 
@@ -64,16 +66,16 @@ def test_the_best_image_is_that_of_the_gaussian_prior(weights):
     found = deconvolve(seen(), learned(weights, rtol=1e-3))
     assert found.solver == "plugplay" and found.status.ok and found.std is None
     with jax.enable_x64(True):
-        model = build_model(seen(), learned(weights))
-        post = choose_strength(model, learned(weights)).post
+        problem, prior = fitted(seen(), learned(weights))
+        post = prior.posterior
         gaussian = Posterior(post.likelihood, post.prior.gaussian)
-        best = np.asarray(model.cut.apply(find_map(gaussian, ConjugateGradient(rtol=1e-12)).x))
-        std = np.asarray(model.cut.apply(dense_std(gaussian)))
+        best = np.asarray(problem.footprint.apply(find_map(gaussian, ConjugateGradient(rtol=1e-12)).x))
+        std = np.asarray(problem.footprint.apply(dense_std(gaussian)))
     away = np.asarray(found.image) - best
     assert np.sqrt(np.mean((away / std) ** 2)) < 0.1
     assert np.sqrt(np.mean(((away + 0.5) / std) ** 2)) > 0.1
-    assert found.cards["PRIORSHA"][0] == load(weights)[1].hash and found.cards["INRANGE"][0]
-    assert found.cards["TARGET"][0] == 0.3
+    assert found.report.weights_sha256 == load(Path(weights))[1].hash and found.report.in_range
+    assert found.report.target_fwhm == 0.3
 
 
 def dense_std(post: Posterior):
@@ -93,13 +95,13 @@ def test_the_unit_does_not_matter(weights):
     obs = replace(obs, data=100 * obs.data, variance=1e4 * obs.variance)
     other = deconvolve(obs, config)
     np.testing.assert_allclose(np.asarray(other.image), 100 * np.asarray(one.image), rtol=1e-4, atol=1e-3)
-    assert one.cards["FLUXSCAL"][0] == 1 and other.cards["FLUXSCAL"][0] == pytest.approx(0.01)
+    assert one.report.flux_scale == 1 and other.report.flux_scale == pytest.approx(0.01)
 
 
 def test_the_border_is_narrow_and_the_psf_whole(weights):
     """No wrap-around and no lost light: the operator is that of the wide grid, dark beyond the narrow one."""
     obs = observation(fwhm=4.0, size=35, unit="electron/s")
-    narrow, wide = build_model(obs, learned(weights)), build_model(obs, Config.make())
+    narrow, wide = build_problem(obs, learned(weights)), build_problem(obs, Config.make())
     assert all(n % 8 == 0 for n in narrow.frame.shape)
     assert np.prod(narrow.frame.shape) < 0.6 * np.prod(wide.frame.shape)
     x = np.random.default_rng(0).normal(size=narrow.frame.shape)
@@ -107,13 +109,17 @@ def test_the_border_is_narrow_and_the_psf_whole(weights):
     (c, _), (d, _) = wide.frame.border
     on_wide = np.zeros(wide.frame.shape)
     on_wide[c - a : c - a + x.shape[0], d - b : d - b + x.shape[1]] = x
-    np.testing.assert_allclose(narrow.image.apply(jnp.asarray(x)), wide.image.apply(jnp.asarray(on_wide)), atol=1e-6)
+    np.testing.assert_allclose(
+        narrow.likelihood.operator.apply(jnp.asarray(x)),
+        wide.likelihood.operator.apply(jnp.asarray(on_wide)),
+        atol=1e-6,
+    )
 
 
 def test_the_light_within():
     kernel = np.zeros((9, 9))
     kernel[4, 4], kernel[4, 6], kernel[0, 0] = 0.8, 0.15, 0.05
-    assert [enclosing(kernel, share) for share in (0.8, 0.9, 0.95, 1.0)] == [0, 2, 2, 4]
+    assert [half_width_enclosing(kernel, share) for share in (0.8, 0.9, 0.95, 1.0)] == [0, 2, 2, 4]
 
 
 def test_draws_are_those_of_the_gaussian_prior(weights):
@@ -122,15 +128,15 @@ def test_draws_are_those_of_the_gaussian_prior(weights):
     assert isinstance(found, Samples) and found.solver == "split" and "denoiser" in found.bias
     assert found.std is not None
     with jax.enable_x64(True):
-        model = build_model(seen(), learned(weights))
-        post = choose_strength(model, learned(weights)).post
-        std = np.asarray(model.cut.apply(dense_std(Posterior(post.likelihood, post.prior.gaussian))))
+        problem, prior = fitted(seen(), learned(weights))
+        post = prior.posterior
+        std = np.asarray(problem.footprint.apply(dense_std(Posterior(post.likelihood, post.prior.gaussian))))
     # 400 draws, and few of them independent where the border is near
     assert (found.std / std)[3:-3, 3:-3].mean() == pytest.approx(1, abs=0.06)
-    assert found.cards["PRIORCAL"][0] == "not tested"
+    assert found.report.prior_calibration == "not tested"
     assert found.contraction is not None and 0 < np.median(found.contraction) < 1
-    denoiser = load(weights)[0]
-    variance = float(mean_over_modes(denoiser.power(model.frame.shape), model.frame.shape))
+    denoiser = load(Path(weights))[0]
+    variance = float(mean_over_modes(denoiser.power(problem.frame.shape), problem.frame.shape))
     np.testing.assert_allclose(found.contraction, np.clip(1 - np.asarray(found.std) ** 2 / variance, 0, 1), atol=1e-3)
 
 
@@ -142,10 +148,10 @@ def test_the_guards_go_with_it(weights):
     trail = seen().data.copy()
     trail[np.arange(18), np.arange(18)] += 60.0
     usual, wrong = (deconvolve(obs, config) for obs in (seen(), replace(seen(), data=trail)))
-    assert usual.cards["HELDPVAL"][0] > 0.01 > wrong.cards["HELDPVAL"][0]
-    assert usual.cards["INRANGE"][0] and not wrong.cards["INRANGE"][0]
+    assert usual.report.heldout_p_value > 0.01 > wrong.report.heldout_p_value
+    assert usual.report.in_range and not wrong.report.in_range
     assert usual.comparison is not None and usual.comparison.shape == usual.image.shape
-    assert usual.cards["CMPPRIOR"][0] == "gaussian" and usual.cards["CMPMAX"][0] > 0
+    assert usual.report.compare_prior == "gaussian" and usual.report.compare_max > 0
 
 
 def test_by_the_command(weights, tmp_path):
@@ -154,10 +160,10 @@ def test_by_the_command(weights, tmp_path):
     result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", weights, "-o", str(out), "--json"])
     assert result.exit_code in (0, 70), result.output
     summary = json.loads(result.stdout)
-    assert summary["priorsha"] == load(weights)[1].hash and summary["inrange"]
+    assert summary["weights_sha256"] == load(Path(weights))[1].hash and summary["in_range"]
     with fits.open(out) as file:
         assert file["SCI"].data.shape == SHAPE and np.isfinite(file["SCI"].data).all()
-        assert file[0].header["MODLCARD"] == model_card(weights)["card sha256"]
+        assert file[0].header["MODLCARD"] == model_card(Path(weights))["card sha256"]
     assert read_provenance(out)["config"]["prior"] == weights
 
 
@@ -176,6 +182,7 @@ def test_a_run_is_repeated_with_the_same_weights_alone(tmp_path):
     assert gone.exit_code == 65 and len(gone.stderr.strip().splitlines()) == 1 and weights in gone.stderr
 
 
+SHIPPED = [name for name in RECIPES if shipped_weights(name).is_file()]
 REFUSED = {
     "scale": ({}, {"pixel_scale": 0.05}, r"for latent pixels of 0.18 to 0.22 arcsec, not 0.05 .*too fine"),
     "refine": ({}, {"pixel_scale": 0.61}, r"not 0.61 .*give --refine 3"),
@@ -198,7 +205,7 @@ def test_what_does_not_fit_is_refused(name, weights):
 
 
 def test_a_file_that_is_not_there():
-    with pytest.raises(UsageError, match=r"no such file.*galaxies is shipped"):
+    with pytest.raises(UsageError, match=r"no such file.*invprob priors lists"):
         deconvolve(seen(), learned("nothing.eqx"))
 
 
@@ -206,17 +213,17 @@ def test_what_is_unlike_the_training_set_is_said(weights):
     """Light of magnitude 12 where the brightest galaxy had 15, and noise of a level never seen."""
     obs = seen()
     found = deconvolve(replace(obs, data=1e5 * obs.data, variance=1e10 * obs.variance), learned(weights, max_steps=3))
-    assert not found.cards["INRANGE"][0]
-    said = " ".join(str(value) for value, _ in found.cards.values())
+    assert not found.report.in_range
+    said = " ".join(found.report.range_warnings)
     assert "the noise of a latent pixel" in said and "the brightest galaxies of the training set 15" in said
 
 
 def test_a_psf_that_is_wider_than_any_of_the_training_is_said(weights):
     wide = replace(seen(), psf=PSF.gaussian(6.0, size=31))
     for psf, inside in ((seen().psf, True), (wide.psf, False)):
-        training = replace(load(weights)[1], widest=4.0)
-        model = build_model(replace(seen(), psf=psf), learned(weights))
-        assert (not any("latent pixels wide" in line for line in _other_noise(model, training, 1.0))) == inside
+        training = replace(load(Path(weights))[1], widest=4.0)
+        problem = build_problem(replace(seen(), psf=psf), learned(weights))
+        assert (not any("latent pixels wide" in line for line in unlike_noise(problem, training, 1.0))) == inside
 
 
 TABLE = {"side": 64, "share": [1.0, 0.1, 0.01], "value": [0.0, 0.1, 0.3]}
@@ -241,16 +248,17 @@ def test_what_is_more_asymmetric_than_the_training_set_is_said(looked_at, tmp_pa
     even, lopsided = sources(0, 100, 0), sources(100, 50, 50)
     config = learned(looked_at)
     plain, found = deconvolve(even, config), deconvolve(lopsided, config)
-    assert plain.cards["INRANGE"][0] and plain.cards["ASYMMP"][0] > 0.1 > plain.cards["ASYMM"][0]
-    assert not found.cards["INRANGE"][0] and found.cards["ASYMMP"][0] < 0.05
-    assert "RANGE1" not in plain.cards and "the brightest object is more asymmetric" in found.cards["RANGE1"][0]
+    assert plain.report.in_range and plain.report.asymmetry_share > 0.1 > plain.report.asymmetry
+    assert not found.report.in_range and found.report.asymmetry_share < 0.05
+    assert "range_warnings" not in plain.report
+    assert "the brightest object is more asymmetric" in found.report.range_warnings[0]
     image = write_image(tmp_path / "image.fits", lopsided.data)
     result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", looked_at, "-o", str(tmp_path / "out.fits")])
     assert "warning: the brightest object is more asymmetric" in result.stderr
     with fits.open(tmp_path / "out.fits") as file:
-        assert file[0].header["ASYMM"] == pytest.approx(found.cards["ASYMM"][0], rel=1e-3)
+        assert file[0].header["ASYMM"] == pytest.approx(found.report.asymmetry, rel=1e-3)
     for alone, of_many in zip((plain, found), deconvolve_many([even, lopsided], config), strict=True):
-        assert of_many.cards["ASYMM"][0] == pytest.approx(alone.cards["ASYMM"][0], rel=1e-3)
+        assert of_many.report.asymmetry == pytest.approx(alone.report.asymmetry, rel=1e-3)
 
 
 def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
@@ -261,14 +269,14 @@ def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
     struck = replace(obs, data=data)
     config = learned(weights)
     plain, found = deconvolve(obs, config), deconvolve(struck, config)
-    assert plain.cards["INRANGE"][0] and plain.cards["FITPVAL"][0] > 0.05
-    assert not found.cards["INRANGE"][0] and found.cards["FITPVAL"][0] < 0.01
-    assert (found.cards["RESPEAKX"][0], found.cards["RESPEAKY"][0]) == (7, 5)
-    said = found.cards["RANGE1"][0]
+    assert plain.report.in_range and plain.report.fit_p_value > 0.05
+    assert not found.report.in_range and found.report.fit_p_value < 0.01
+    assert (found.report.peak_residual_x, found.report.peak_residual_y) == (7, 5)
+    said = found.report.range_warnings[0]
     assert "does not fit the data" in said and "chi-square is" in said and "sigma at pixel (7, 5)" in said
-    wide = deconvolve(sources(0, 300, 0), config).cards["RANGE1"][0]
+    wide = deconvolve(sources(0, 300, 0), config).report.range_warnings[0]
     assert "as wide as the PSF is" in wide and "sigma at pixel (11, 10)" in wide
-    assert not deconvolve_many([struck], config)[0].cards["INRANGE"][0]
+    assert not deconvolve_many([struck], config)[0].report.in_range
     image = write_image(tmp_path / "image.fits", data)
     result = CliRunner().invoke(app, ["deconvolve", str(image), "--prior", weights, "-o", str(tmp_path / "out.fits")])
     assert "warning: the image does not fit the data" in result.stderr
@@ -277,15 +285,16 @@ def test_an_image_that_does_not_fit_is_said(weights, tmp_path):
 
 def test_a_dark_image_has_no_asymmetry(looked_at):
     dark = replace(seen(), data=np.full(SHAPE, -50.0))
-    assert "ASYMM" not in deconvolve(dark, learned(looked_at, max_steps=3)).cards
+    assert "asymmetry" not in deconvolve(dark, learned(looked_at, max_steps=3)).report
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_ones_can_be_read(name):
-    _, training = load(name)
+    path = shipped_weights(name)
+    _, training = load(path)
     assert training.name == name and len(training.hash) == 64
-    assert weights_of(name).stat().st_size < 8e6
-    assert name in [entry["name"] for entry in listing()]
+    assert path.stat().st_size < 8e6
+    assert name in [entry["name"] for entry in list_recipes()]
 
 
 def test_a_zero_point_is_read_from_unit_and_header(tmp_path):
@@ -304,12 +313,13 @@ def test_a_zero_point_is_read_from_unit_and_header(tmp_path):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_card_of_a_shipped_prior(name):
-    card = model_card(name)
-    assert card["sha256"] == load(name)[1].hash and card["range"]["zero point"] == 25.937
+    path = shipped_weights(name)
+    card = model_card(path)
+    assert card["sha256"] == load(path)[1].hash and card["range"]["zero point"] == 25.937
     for section in ("scores", "calibration", "failures"):
         assert card[section], section
     assert (
-        card["calibration"]["status"] in ("passed", "failed") and calibration_of(name) == card["calibration"]["status"]
+        card["calibration"]["status"] in ("passed", "failed") and calibration_of(path) == card["calibration"]["status"]
     )
     shown = CliRunner().invoke(app, ["priors", name])
     assert shown.exit_code == 0 and card["sha256"] in shown.stdout
@@ -320,7 +330,7 @@ def test_the_card_of_a_file(weights):
     shown = CliRunner().invoke(app, ["priors", weights, "--json"])
     assert json.loads(shown.stdout)["range"]["zero point"] == 25.0
     wrong = CliRunner().invoke(app, ["priors", "tv"])
-    assert wrong.exit_code == 2 and "'tv' is no learned prior; there are galaxies" in wrong.stderr
+    assert wrong.exit_code == 2 and "'tv' is no learned prior; " in wrong.stderr
 
 
 def test_the_card_of_other_weights_is_refused(weights):
@@ -328,18 +338,18 @@ def test_the_card_of_other_weights_is_refused(weights):
     beside.write_text(json.dumps({"sha256": "0" * 64}))
     try:
         with pytest.raises(InputError, match="card of other weights"):
-            model_card(weights)
+            model_card(Path(weights))
     finally:
         beside.unlink()
 
 
 def test_what_is_measured_changes_the_hash_of_the_card(weights):
     """And a file of that name that is no card of a prior, such as one of `invprob calibrate`, does not."""
-    beside, hashes = Path(weights).with_suffix(".json"), [model_card(weights)["card sha256"]]
+    beside, hashes = Path(weights).with_suffix(".json"), [model_card(Path(weights))["card sha256"]]
     try:
-        for text in (json.dumps({"sha256": load(weights)[1].hash, "failures": ["all"]}), "{}", "[1]", "no JSON"):
+        for text in (json.dumps({"sha256": load(Path(weights))[1].hash, "failures": ["all"]}), "{}", "[1]", "no JSON"):
             beside.write_text(text)
-            hashes.append(model_card(weights)["card sha256"])
+            hashes.append(model_card(Path(weights))["card sha256"])
     finally:
         beside.unlink()
     assert hashes[1] != hashes[0] and set(hashes[2:]) == {hashes[0]}

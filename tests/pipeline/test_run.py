@@ -172,6 +172,19 @@ def test_replay_of_a_changed_configuration(output):
     assert result.exit_code == 65 and "does not match its hash" in result.stderr
 
 
+@pytest.mark.parametrize(("number", "age"), [(None, "has format 1, which is older"), (99, "format 99, which is newer")])
+def test_replay_of_another_format(number, age, output):
+    """A file of an earlier version has no card of its format; which version can repeat it is said in one line."""
+    with fits.open(output, mode="update") as hdus:
+        del hdus[0].header["FORMAT"]
+        hdus[0].header["VERSION"] = "0.0.9"
+        if number is not None:
+            hdus[0].header["FORMAT"] = number
+    result = command("out.fits")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 65 and age in line and "with invprob 0.0.9, which wrote it" in line
+
+
 def test_replay_of_other_versions(output):
     """Another version is said, and the arrays are compared with a tolerance."""
     with fits.open(output, mode="update") as hdus:

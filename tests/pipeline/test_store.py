@@ -53,9 +53,13 @@ def test_all_draws_are_in_the_store_and_few_in_the_file(place):
     head, said = fits.getheader("out.fits"), stored.attributes
     assert (head["DRAWSTOR"], head["DRAWTHIN"], head["NDRAWS"]) == ("draws.zarr", 4, 10)
     assert "DRAWSTOR" not in fits.getheader("alone.fits")
-    assert (said["configuration_sha256"], said["gate"], said["seed"]) == (head["CONFHASH"], head["CONVCHK"], 0)
-    assert said["status"] == head["STATUS"] == "NOT_MIXED" and "ESS" in said["gate"]
-    assert said["cards"]["SKY"] == pytest.approx(stored.posterior["sky"].mean(), rel=1e-5)
+    assert (said["configuration_sha256"], said["convergence_check"], said["seed"]) == (
+        head["CONFHASH"],
+        head["CONVCHK"],
+        0,
+    )
+    assert said["status"] == head["STATUS"] == "NOT_MIXED" and "ESS" in said["convergence_check"]
+    assert said["report"]["sky"] == pytest.approx(stored.posterior["sky"].mean(), rel=1e-5)
     assert said["inputs"][0]["sha256"] == observation.inputs[0].sha256
     assert replay("out.fits").identical
     assert names(place) == {"image.fits", "out.fits", "alone.fits", "draws.zarr"}
@@ -64,11 +68,11 @@ def test_all_draws_are_in_the_store_and_few_in_the_file(place):
 def test_independent_draws_are_one_chain(place):
     config = Config.make(**HAND, method="sample", num_samples=30, sky="fit", input={"image": "image.fits"})
     result, _ = run(config, "out.fits", draws_out="draws.zarr")
-    stored, cards = read_draws("draws.zarr"), {name: value for name, (value, _) in result.cards.items()}
+    stored, report = read_draws("draws.zarr"), result.report
     assert stored.posterior["image"].shape == (1, 30, 18, 20) and not stored.sample_stats
     np.testing.assert_allclose(stored.images, result.draws, rtol=1e-6)
     sky = stored.posterior["sky"]
-    assert np.sqrt(np.mean((sky - cards["SKY"]) ** 2)) == pytest.approx(cards["SKYERR"], rel=1e-12)
+    assert np.sqrt(np.mean((sky - report.sky) ** 2)) == pytest.approx(report.sky_std, rel=1e-12)
     assert set(result.to_arviz()["posterior"].data_vars) == {"image", "sky"}
     assert len(read_images("out.fits")["DRAWS"]) == 10
     assert replay("out.fits").identical

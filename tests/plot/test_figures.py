@@ -40,9 +40,9 @@ def chi_square(result: Estimate) -> float:
 def lost_evidence(simulation: Simulation, result: Estimate, scales, slopes) -> float:
     """How far the strength found is below the best of a grid; its evidence is that of the dense matrix."""
     dense = DenseEvidence(simulation)
-    found = dense(*(result.cards[name][0] for name in ("PRIORAMP", "PRIORSCL", "PRIORSLP")))
-    if "exact" in result.cards["STRENGTH"][0]:
-        assert result.cards["LOGEVID"][0] == pytest.approx(found, abs=1e-3)
+    found = dense(*(result.report.get(name) for name in ("prior_amplitude", "prior_break", "prior_slope")))
+    if "exact" in result.report.strength_choice:
+        assert result.report.log_evidence == pytest.approx(found, abs=1e-3)
     return float(dense.grid(scales, slopes).max()) - found
 
 
@@ -51,7 +51,7 @@ def test_a_galaxy_from_the_ground(folder, name, limit):
     simulation, result = deconvolved(folder, name)
     assert simulation.relative_error(result.image) < limit
     assert 0.88 < chi_square(result) < 1.1
-    pull = (result.cards["FLUX"][0] - simulation.truth.sum()) / result.cards["FLUXERR"][0]
+    pull = (result.report.flux - simulation.truth.sum()) / result.report.flux_std
     assert abs(pull) < 3
 
 

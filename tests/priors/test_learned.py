@@ -9,7 +9,7 @@ import pytest
 from invprob.operators.fourier import frequencies, half_shape
 from invprob.priors.denoiser import SHARES, Denoiser, Estimate, Spectrum, mean_over_modes, untrained
 from invprob.priors.learned import DenoiserPrior, Training
-from invprob.priors.weights_file import learned_prior, weights_of
+from invprob.priors.weights_file import learned_prior, shipped_weights
 
 SHAPE = (12, 15)
 SMALL = {"channels": (4, 6), "blocks": 1, "embedding": 8}
@@ -244,7 +244,7 @@ def test_the_spread_of_a_draw_is_that_of_what_is_trusted(chosen):
 
 def test_a_flux_that_the_data_know_is_left_to_them():
     """The shipped network moves the total flux of galaxies behind a PSF by next to none of its error."""
-    side, shipped = 64, learned_prior(weights_of("galaxies"), (64, 64)).denoiser
+    side, shipped = 64, learned_prior(shipped_weights("galaxies"), (64, 64)).denoiser
     whole = Whole(shipped.network, shipped.spectrum, shipped.mean)
     y, x = np.indices((side, side)) - side // 2
     transfer = jnp.exp(-4 * (8.0 / 2.3548 * np.pi * frequencies((side, side))) ** 2)

@@ -39,7 +39,7 @@ def test_the_same_weights_have_the_same_hash(saved, tmp_path):
     assert save_weights(*[load_weights(path)[0]], tmp_path / "b.eqx", load_weights(path)[1], SMALL) == digest
 
 
-def test_weights_of_the_first_format(saved, tmp_path):
+def test_shipped_weights_the_first_format(saved, tmp_path):
     """Their network had fewer filters; it is read as one that neither sees nor weighs the others."""
     kind, shares = next(iter(EARLIER.items()))
     first = untrained(jax.random.key(0), spectrum(), 0.3, shares, **SMALL)

@@ -87,10 +87,10 @@ def test_thinning_keeps_the_numbers_of_the_draws():
 
 def test_what_is_said():
     said = facts(samples(latents=drawn(), failures=("R-hat", "ESS"), bias="step size", chi2=float("nan")))
-    assert (said["gate"], said["bias"], said["status"]) == ("R-hat; ESS", "step size", "CONVERGED")
+    assert (said["convergence_check"], said["bias"], said["status"]) == ("R-hat; ESS", "step size", "CONVERGED")
     assert "chi2" not in said
-    assert facts(samples(latents=drawn()))["gate"] == "none: independent draws"
-    assert facts(samples(latents=drawn(), quality=object()))["gate"] == "passed"
+    assert facts(samples(latents=drawn()))["convergence_check"] == "none: independent draws"
+    assert facts(samples(latents=drawn(), quality=object()))["convergence_check"] == "passed"
 
 
 @pytest.mark.parametrize(

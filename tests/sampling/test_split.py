@@ -11,7 +11,7 @@ from invprob.errors import CapabilityError, UsageError
 from invprob.operators import CircularConvolve, Crop
 from invprob.optimize.data_augmentation import augment
 from invprob.posterior import Posterior
-from invprob.priors.weights_file import learned_prior, weights_of
+from invprob.priors.weights_file import learned_prior, shipped_weights
 from invprob.sampling.sample import as_sampler, sample
 from invprob.sampling.samplers import Split
 from tests.problems import learned_problem
@@ -59,7 +59,7 @@ def test_a_border_without_data_is_dark_to_begin_with():
     operator = Crop((side, side), (middle, middle)) @ blur
     clean = operator(jnp.asarray(truth, jnp.float32))
     data = clean + sigma * jax.random.normal(jax.random.key(1), clean.shape, jnp.float32)
-    prior = learned_prior(weights_of("galaxies"), (side, side))
+    prior = learned_prior(shipped_weights("galaxies"), (side, side))
     like = likelihoods.Gaussian(operator, data, Diagonal(jnp.full(clean.shape, sigma**2)))
     found = sample(Posterior(like, prior), jax.random.key(0), 10, Split(steps=15), num_chains=1)
     image = np.asarray(found.image)

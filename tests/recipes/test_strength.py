@@ -1,4 +1,4 @@
-"""Priors by name: what each is made of, and that its strength means the same in every image."""
+"""Priors of one strength: what each is made of, and that its strength means the same in every image."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ import pytest
 
 from invprob import priors
 from invprob.config import Config
-from invprob.errors import UsageError
 from invprob.observation import Observation
 from invprob.operators import Identity, StarletDetails
 from invprob.pipeline.deconvolve import deconvolve
-from invprob.pipeline.problem import build_model
-from invprob.recipes.named import BUILT_IN, NUM_DRAWS, known_priors, named_prior
+from invprob.pipeline.problem import build_problem
+from invprob.posterior.problem import NUM_DRAWS
+from invprob.recipes.registry import find_recipe
 from tests.small import SHAPE, observation
 
 KINDS = {
@@ -35,34 +35,30 @@ def uneven() -> Observation:
 
 
 @pytest.fixture(scope="module")
-def setting():
-    return build_model(uneven(), Config.make()).setting()
+def problem():
+    return build_problem(uneven(), Config.make())
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_kind_and_shape(name, setting):
+@pytest.mark.parametrize("name", KINDS)
+def test_kind_and_shape(name, problem):
     """Each is a prior of an image of the latent grid, or of two, and pays in proportion to its strength."""
-    make = eqx.filter_jit(named_prior(name).make)
-    weak, strong = (make(setting, jnp.asarray(s)) for s in (1.0, 3.0))
+    make = eqx.filter_jit(lambda strength: find_recipe(name).prior(problem, strength))
+    weak, strong = (make(jnp.asarray(s)) for s in (1.0, 3.0))
     assert isinstance(weak, KINDS[name])
     shapes = [shape for shape, _ in weak.structure.leaves]
-    assert shapes == [setting.shape] * (2 if name == "points+starlet" else 1)
-    image = jax.random.normal(jax.random.key(1), setting.shape)
+    assert shapes == [problem.shape] * (2 if name == "points+starlet" else 1)
+    image = jax.random.normal(jax.random.key(1), problem.shape)
     x = {"diffuse": image, "points": image} if name == "points+starlet" else image
     zero = jax.tree.map(jnp.zeros_like, x)
     costs = [float(prior.log_prob(zero) - prior.log_prob(x)) for prior in (weak, strong)]
     assert costs[0] > 0 and costs[1] == pytest.approx(3 * costs[0], rel=1e-9)
 
 
-def test_every_name_is_tested():
-    assert set(KINDS) == set(BUILT_IN) and set(BUILT_IN) <= set(known_priors())
-    assert all(prior.about and "\n" not in prior.about for prior in BUILT_IN.values())
-
-
-def test_a_point_costs_less_as_a_point(setting):
+def test_a_point_costs_less_as_a_point(problem):
     """A single bright pixel is cheaper among the points, a broad source in the diffuse light."""
-    prior = eqx.filter_jit(named_prior("points+starlet").make)(setting, jnp.asarray(1.0))
-    y, x = (jnp.arange(n) - n // 2 for n in setting.shape)
+    recipe = find_recipe("points+starlet")
+    prior = eqx.filter_jit(lambda strength: recipe.prior(problem, strength))(jnp.asarray(1.0))
+    y, x = (jnp.arange(n) - n // 2 for n in problem.shape)
     sources = {"point": 0.1, "broad": 3.0}
     cheaper = {}
     for name, width in sources.items():
@@ -77,19 +73,19 @@ def test_a_point_costs_less_as_a_point(setting):
 
 
 @pytest.mark.parametrize("name", ["pixels", "starlet"])
-def test_the_noise_of_the_score(name, setting):
+def test_the_noise_of_the_score(name, problem):
     """Against the diagonal of W A.T N^-1 A W.T over the footprint, within the error of the draws."""
-    shape = setting.shape
+    shape = problem.shape
     W = Identity(shape) if name == "pixels" else StarletDetails(jnp.ones(4), shape, "wrap")
-    like = setting.likelihood
-    inside = tuple(slice(a, b) for a, b in zip(setting.footprint.starts, setting.footprint.stops, strict=True))
+    like = problem.likelihood
+    inside = tuple(slice(a, b) for a, b in zip(problem.footprint.starts, problem.footprint.stops, strict=True))
 
     def column(one):  # W A.T N^-1/2 of one datum
         return W.apply(like.operator.T(like.noise.inv_sqrt(one)))[(..., *inside)].reshape(-1, SHAPE[0] * SHAPE[1])
 
     size = SHAPE[0] * SHAPE[1]
     columns = np.asarray(jax.lax.map(column, jnp.eye(size).reshape(size, *SHAPE)))
-    found = np.atleast_1d(setting.score_noise(W))
+    found = np.atleast_1d(problem.score_noise(W))
     assert found.shape == columns.shape[1:2]
     for plane, value in enumerate(found):
         quadratic = columns[:, plane] @ columns[:, plane].T / size  # the mean square is n.T quadratic n
@@ -109,7 +105,7 @@ def test_the_unit_of_the_data_does_not_matter(name, rtol, accuracy):
     scaled = deconvolve(replace(one, data=unit * one.data, variance=unit**2 * one.variance), config)
     assert found.status.ok and scaled.status.ok
     np.testing.assert_allclose(scaled.image / unit, found.image, rtol=0, atol=accuracy * found.image.max())
-    assert scaled.cards["PRIORSTR"] == found.cards["PRIORSTR"]
+    assert scaled.report.prior_strength == found.report.prior_strength
 
 
 def test_pure_noise_is_no_structure():
@@ -117,15 +113,7 @@ def test_pure_noise_is_no_structure():
     noise = np.random.default_rng(5).normal(0, 1, SHAPE)
     empty = replace(observation(), data=noise)
     spread = {
-        factor: deconvolve(empty, Config.make(prior="starlet", strength=factor * BUILT_IN["starlet"].strength)).image
+        factor: deconvolve(empty, Config.make(prior="starlet", strength=factor * find_recipe("starlet").strength)).image
         for factor in (1.0, 0.1)
     }
     assert np.std(spread[1.0]) < 0.1 and np.std(spread[0.1]) > 1.0, {k: np.std(v) for k, v in spread.items()}
-
-
-def test_unknown_name():
-    with pytest.raises(UsageError) as caught:
-        named_prior("nope")
-    message = str(caught.value)
-    assert message.startswith("no prior is called 'nope'; there are ") and "\n" not in message
-    assert all(name in message for name in BUILT_IN)
