@@ -26,17 +26,13 @@ from invprob.variational.base import (
     judged,
     target_density,
 )
-from invprob.variational.fit import (
-    CirculantGaussian,
-    DiagonalNormal,
-    Flow,
-    LowRank,
-    LowRankNormal,
-    MeanField,
-    fit_variational,
-)
+from invprob.variational.circulant import CirculantGaussian
+from invprob.variational.fit import fit_variational
+from invprob.variational.flow import Flow
 from invprob.variational.lanczos import log_determinant, log_volume
 from invprob.variational.local_gaussian import whitened
+from invprob.variational.low_rank import LowRank, LowRankNormal
+from invprob.variational.mean_field import DiagonalNormal, MeanField
 from invprob.variational.metric_gaussian import averaged
 from tests.problems import largest_error, masked_problem, periodic_problem
 
