@@ -308,4 +308,17 @@ def _fingerprint(problem: PyTree) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Checkpoint", "Chunk", "Outcome", "Pace", "StopRule", "Watch", "after", "any_of", "kept_by", "run_chunks"]
+__all__ = [
+    "UNWATCHED",
+    "Checkpoint",
+    "Chunk",
+    "Outcome",
+    "Pace",
+    "StopRule",
+    "Watch",
+    "after",
+    "any_of",
+    "kept_by",
+    "run_chunks",
+    "terminated_as_interrupted",
+]
