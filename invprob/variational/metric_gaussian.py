@@ -122,29 +122,30 @@ class MetricGaussian(AbstractFamily):
         keep = watch.keep(post, f"{self} {steps} {pairs} {jax.random.key_data(key).tolist()}")
 
         def advance(state, until):
-            xi, code, done = state
+            xi, code, done, _ = state
             fresh = min(int(done), steps // 2)  # a fixed point needs the same random numbers
             found = _step(problem, xi, jax.random.fold_in(key, fresh), pairs)
             xi, change, energy, code, good = jax.block_until_ready(found)
             failed = int(code) == NOT_FINITE or not bool(good)
-            settled = until - 1 > steps // 2 and int(code) == DONE and float(change) < SETTLED
-            seen = {"objective": -float(energy), "change": float(change), "failed": failed}
-            return Chunk((xi, code, np.asarray(until)), until, failed or settled, seen)
+            settled = not failed and until - 1 > steps // 2 and int(code) == DONE and float(change) < SETTLED
+            state = (xi, code, np.asarray(until), np.asarray(settled))
+            return Chunk(state, until, failed or settled, (-float(energy), float(change)))
 
         def line(chunk, seconds):
-            return VariationalProgress(chunk.step, steps, chunk.seen["objective"], seconds, chunk.seen["change"])
+            objective, change = chunk.seen
+            return VariationalProgress(chunk.step, steps, objective, seconds, change)
 
-        xi, code, done = keep.load((*most_probable(problem), np.asarray(0)))
+        state = keep.load((*most_probable(problem), np.asarray(0), np.asarray(False)))
         # of a Gaussian posterior the maximum is the mean, whatever the draws
         total = 0 if post.linear_gaussian() is not None else steps
         outcome = run_chunks(
-            Chunk((xi, code, done), int(done)), advance, line, total, watch=watch, keep=keep,
+            Chunk(state, int(state[2]), bool(state[3])), advance, line, total, watch=watch, keep=keep,
             pace=Pace(most=1),  # a step is a whole Newton solve
             is_recorded=True, begun=begun,
         )  # fmt: skip
         last = outcome.last
-        xi, code, _ = last.state
-        status = Status.CONVERGED if last.ended and not last.seen["failed"] else Status.MAX_STEPS
+        xi, code, _, settled = last.state
+        status = Status.CONVERGED if settled else Status.MAX_STEPS
         if status is Status.MAX_STEPS and (last.step == 0 or int(code) != DONE):
             status = STATUS[int(code)]
         approximation = local_gaussian(problem, xi, jax.random.fold_in(key, steps), PROBES)
