@@ -55,7 +55,8 @@ def deconvolve(
     if settings.input.image is None:
         raise UsageError("no image given: invprob deconvolve IMAGE, or input.image in the configuration file")
     prepare_jax()
-    from invprob.pipeline.run import run, terminated_as_interrupted
+    from invprob.loop import terminated_as_interrupted
+    from invprob.pipeline.run import run
 
     target = out if out is not None else _default_out(settings.input.image)
     with terminated_as_interrupted():

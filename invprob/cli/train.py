@@ -31,7 +31,7 @@ def train(
     settings = Recipe.from_toml(recipe)
     prepare_jax(many_threads=True)
     from invprob.learn.run import train as run
-    from invprob.pipeline.run import terminated_as_interrupted
+    from invprob.loop import terminated_as_interrupted
 
     target = out if out is not None else Path(f"{settings.name}.eqx")
     with terminated_as_interrupted():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +21,14 @@ from invprob.learn.data import LOOKED_AT, asymmetries, training_data
 from invprob.learn.recipe import Recipe
 from invprob.learn.steps import Schedule, State
 from invprob.learn.training import Noise, Stamps, measured_spectrum
-from invprob.optimize.loop import Checkpoint
+from invprob.loop import Checkpoint, Chunk, Pace, Watch, run_chunks
 from invprob.priors.denoiser import Denoiser, Spectrum, untrained
 from invprob.priors.generator import Generator
 from invprob.priors.learned import Training
 from invprob.priors.network import UNet
 from invprob.priors.weights_file import load_weights, save_weights, shipped_weights
 
-LINE_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0
+LINE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -202,42 +201,66 @@ def _shapes(model: Denoiser | Generator, stamps: Stamps) -> dict[str, Any]:
     return {"asymmetry": asymmetries(np.asarray(images))}
 
 
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One line of progress: steps taken and to take, the mean loss since the last line, seconds since the start."""
+
+    step: int
+    num_steps: int
+    loss: float
+    seconds: float
+
+    def __str__(self):
+        return f"step {self.step:6d} of {self.num_steps}  loss {self.loss:.4f}  {self.seconds:6.0f} s"
+
+
 def _trained(job: Job, recipe: Recipe, place: Path, note):
-    """The loop: steps, looks at the validation stamps, lines and checkpoints."""
-    keep = Checkpoint(place, job.fingerprint, "training")
+    """The steps, and looks at the validation stamps between them.
+
+    There is no stop rule: the learning rate ends at zero with the last step, and weights from before that are not good.
+    """
+    # it stays until the weights are written
+    keep = Checkpoint(place, job.fingerprint, "training", is_lasting=True)
     looks = -(-recipe.steps // recipe.every)
-    state, curve = keep.load((job.state, jnp.full((looks, 3), jnp.nan)))
-    step, curve = int(state.step), np.array(curve)
+    start = keep.load((job.state, jnp.full((looks, 3), jnp.nan)))
+    step, recent = int(start[0].step), []
     if step:
         note(f"going on from step {step}")
-    begun = said = saved = time.monotonic()
-    recent = []
-    try:
-        while step < recipe.steps:
-            state, losses = job.advance(state)
-            step += 1
-            recent.append(losses)
-            now = time.monotonic()
-            if step % recipe.every == 0 or step == recipe.steps:
-                found = job.look(state)
-                _check_finite(found[0], step, recipe)
-                curve[(step - 1) // recipe.every] = (step, *found)
-                beside = f"  Wiener filter {found[1]:.4f}" if np.isfinite(found[1]) else ""
-                note(f"step {step:6d}  validation loss {found[0]:.4f}{beside}")
-            if now - said > LINE_SECONDS:
-                mean = np.mean(np.asarray(recent).reshape(len(recent), -1), axis=0)
-                _check_finite(mean[0], step, recipe)
-                note(f"step {step:6d} of {recipe.steps}  loss {mean[0]:.4f}  {now - begun:6.0f} s")
-                recent, said = [], now
-            if now - saved > CHECKPOINT_SECONDS:
-                _check_finite(np.asarray(losses).flat[0], step, recipe)
-                keep.save((state, jnp.asarray(curve)))
-                saved = now
-    except KeyboardInterrupt as stop:
-        keep.save((state, jnp.asarray(curve)))
+
+    def advance(given: Any, until: int) -> Chunk[Any]:
+        # a copy: a step uses the memory of the state before again, and an interruption falls back to the one given
+        state, curve = jax.tree.map(lambda a: a.copy() if eqx.is_array(a) else a, given)
+        first, losses = int(state.step), []
+        for _ in range(first, until):
+            state, found = job.advance(state)
+            losses.append(found)
+        for number, loss in enumerate(np.asarray(losses).reshape(len(losses), -1)[:, 0], first + 1):
+            _check_finite(loss, number, recipe)
+            recent.append(loss)
+        if until % recipe.every == 0 or until == recipe.steps:
+            found = job.look(state)
+            _check_finite(found[0], until, recipe)
+            curve = np.array(curve)
+            curve[(until - 1) // recipe.every] = (until, *found)
+            beside = f"  Wiener filter {found[1]:.4f}" if np.isfinite(found[1]) else ""
+            note(f"step {until:6d}  validation loss {found[0]:.4f}{beside}")
+        return Chunk((state, curve), until)
+
+    def line(chunk: Chunk[Any], seconds: float) -> TrainingProgress:
+        mean = float(np.mean(recent))
+        recent.clear()
+        return TrainingProgress(chunk.step, recipe.steps, mean, seconds)
+
+    outcome = run_chunks(
+        Chunk(start, step), advance, line, recipe.steps, watch=Watch(lambda line: note(str(line))), keep=keep,
+        pace=Pace(line_seconds=LINE_SECONDS), border=lambda step: (step // recipe.every + 1) * recipe.every,
+    )  # fmt: skip
+    if outcome.interrupted:
+        stop = KeyboardInterrupt()
         stop.state = place  # type: ignore[attr-defined]
-        raise
-    return state, [(int(a), float(b), float(c)) for a, b, c in curve]
+        raise stop
+    state, curve = outcome.last.state
+    return state, [(int(a), float(b), float(c)) for a, b, c in np.asarray(curve)]
 
 
 def _check_finite(loss: float, step: int, recipe: Recipe) -> None:

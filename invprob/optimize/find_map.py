@@ -15,9 +15,10 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from invprob.errors import CapabilityError, UsageError
+from invprob.loop import StopRule, kept_by
 from invprob.operators.base import precision_of
 from invprob.optimize.choose import choose_solver
-from invprob.optimize.loop import Progress, StopRule, iterate, iterate_pure, solver_of
+from invprob.optimize.loop import Progress, iterate, iterate_pure
 from invprob.optimize.solvers import (
     ADMM,
     AbstractSolver,
@@ -126,7 +127,7 @@ def find_map(
     solver, reason = as_solver(method, post, rtol)
     two = method == "auto" and isinstance(solver, TwoGrid)
     # a state of conjugate gradients was kept by a run that had stalled on two grids before it was interrupted
-    stalled = two and solver_of(checkpoint) == ConjugateGradient.name
+    stalled = two and kept_by(checkpoint) == ConjugateGradient.name
     go = partial(iterate, max_steps=max_steps, progress=progress, stop=stop, checkpoint=checkpoint)
     run = None if stalled else go(solver, post, x0)
     if run is None or (two and run.status is Status.STALLED):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -323,17 +321,3 @@ def _as_recorded(observation: Observation, back: dict[str, str]) -> Observation:
     for new, old in back.items():
         said = tuple(warning.replace(new, old) for warning in said)
     return replace(observation, inputs=inputs, warnings=said)
-
-
-@contextmanager
-def terminated_as_interrupted():
-    """SIGTERM stops a run as Ctrl-C does, so that a batch system's stop keeps the state."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +15,7 @@ from jaxtyping import PyTree
 
 from invprob.diagnostics.convergence import RunningMoments
 from invprob.diagnostics.monitors import MonitoredQuantities
-from invprob.optimize.loop import CHUNK_SECONDS, Checkpoint
+from invprob.loop import UNWATCHED, Chunk, Pace, Watch, run_chunks
 from invprob.posterior import Hierarchy, Posterior
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
 
@@ -79,8 +77,12 @@ class Record:
     mean: PyTree
     square: PyTree
 
-    def add(self, first: int, every: int, out: Any, view: Any, info: Any) -> None:
-        """Put in draws of all chains that begin with number ``first``."""
+    def with_draws(self, first: int, every: int, out: Any, view: Any, info: Any) -> Record:
+        """With draws of all chains that begin with number ``first``.
+
+        They take their places in the arrays that are there, and may be put in again; the moments, which may not, are
+        new.
+        """
         number = len(info.accept)
         at = slice(first, first + number)
         for name, values in out.items():
@@ -93,9 +95,14 @@ class Record:
             seen = RunningMoments(first * values.shape[1], mean, square)
             for draws in values:
                 seen = seen.add(draws)
-            mean[...], square[...] = seen.mean, seen.squares
+            return seen
 
-        jax.tree.map(moments, self.mean, self.square, view)
+        seen = jax.tree.map(moments, self.mean, self.square, view)
+        return replace(
+            self,
+            mean=jax.tree.map(lambda moments: np.asarray(moments.mean), seen),
+            square=jax.tree.map(lambda moments: np.asarray(moments.squares), seen),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +117,18 @@ class ChainRun:
         Draws of each chain that were taken.
     every
         One draw in so many is kept.
-    interrupted
-        Whether Ctrl-C ended the run.
     gradients
         Gradients (steps of a solver) of all chains, warm-up included.
+    interrupted, stopped
+        Whether Ctrl-C or the stop rule ended the run.
     """
 
     record: Record
     done: int
     every: int
-    interrupted: bool
     gradients: int
+    interrupted: bool = False
+    stopped: bool = False
 
 
 @eqx.filter_jit
@@ -162,10 +170,7 @@ def run_chains(
     num_chains: int,
     num_draws: int,
     view: Callable[[PyTree], PyTree],
-    *,
-    progress: Callable[[SampleProgress], None] | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    checkpoint_seconds: float = 60.0,
+    watch: Watch = UNWATCHED,
 ) -> ChainRun:
     """Run the chains of a sampler through warm-up and draws.
 
@@ -178,10 +183,8 @@ def run_chains(
         Draws of each chain.
     view
         From the latent to what is kept of a draw, and what mean and standard deviation are of.
-    progress
-        Called with a `SampleProgress` about every half second.
-    checkpoint
-        File that keeps the state; see `invprob.optimize.loop.iterate`.
+    watch
+        Who is told, with a `SampleProgress` about every half second, and where the state is kept.
     """
     begun = time.monotonic()
     start, key = jax.random.split(key)
@@ -190,45 +193,36 @@ def run_chains(
     one = eqx.filter_eval_shape(_seen, sampler, problem, view, tracked, chains)
     record, every = _empty(one, num_draws)
     size = int(np.clip(BUFFER_BYTES // max(_bytes(one[0]), 1), 1, BUFFER))
-    state: Any = (chains, vars(record), np.zeros((), np.int64))
-    keep = None
-    if checkpoint is not None:
-        settings = f"{sampler} {num_chains} {num_draws} {jax.random.key_data(key).tolist()}"
-        keep = Checkpoint(Path(checkpoint), post, settings)
-        state = keep.load(state)
-    chains, fields, gradients = state
-    record = Record(**fields)
+    keep = watch.keep(post, f"{sampler} {num_chains} {num_draws} {jax.random.key_data(key).tolist()}")
+    state: Any = keep.load((chains, vars(record), np.zeros((), np.int64)))
     if not finite:
-        return ChainRun(record, 0, every, False, 0)
-    total, length, interrupted, saved = sampler.num_warmup + num_draws, 1, False, begun
-    try:
-        while (step := int(chains.step)) < total:
-            # a chunk does not go over the end of the warm-up: what is seen in it is thrown away
-            until = sampler.num_warmup if step < sampler.num_warmup else total
-            count, began = min(length, size, until - step), time.monotonic()
-            chains, seen, cost = jax.block_until_ready(
-                _advance(sampler, problem, view, tracked, chains, key, jnp.asarray(count), size)
-            )
-            gradients = gradients + int(cost)
-            viewed, followed, info = jax.tree.map(lambda a, n=count: np.asarray(a[:n]), seen)
-            if step >= sampler.num_warmup:
-                record.add(step - sampler.num_warmup, every, followed, viewed, info)
-            now = time.monotonic()
-            if progress is not None:
-                accept = float(info.accept.mean())
-                progress(SampleProgress(step + count, sampler.num_warmup, num_draws, accept, now - begun))
-            if keep is not None and now - saved > checkpoint_seconds:
-                keep.save((chains, vars(record), gradients))
-                saved = now
-            length = int(np.clip(CHUNK_SECONDS * count / max(now - began, 1e-6), 1, 4 * length))
-    except KeyboardInterrupt:
-        interrupted = True
-        if keep is not None:
-            keep.save((chains, vars(record), gradients))
-    if keep is not None and not interrupted:
-        keep.remove()
-    done = max(int(chains.step) - sampler.num_warmup, 0)
-    return ChainRun(record, done, every, interrupted, int(gradients))
+        return ChainRun(Record(**state[1]), 0, every, 0)
+    warm, total = sampler.num_warmup, sampler.num_warmup + num_draws
+
+    def advance(state: Any, until: int) -> Chunk[Any]:
+        chains, fields, gradients = state
+        step = int(chains.step)
+        count = until - step
+        chains, seen, cost = jax.block_until_ready(
+            _advance(sampler, problem, view, tracked, chains, key, jnp.asarray(count), size)
+        )
+        viewed, followed, info = jax.tree.map(lambda a: np.asarray(a[:count]), seen)
+        record = Record(**fields)
+        if step >= warm:
+            record = record.with_draws(step - warm, every, followed, viewed, info)
+        return Chunk((chains, vars(record), gradients + int(cost)), until, seen=float(info.accept.mean()))
+
+    def line(chunk: Chunk[Any], seconds: float) -> SampleProgress:
+        return SampleProgress(chunk.step, warm, num_draws, chunk.seen, seconds)
+
+    outcome = run_chunks(
+        Chunk(state, int(state[0].step)), advance, line, total, watch=watch, keep=keep, pace=Pace(most=size),
+        # a chunk does not go over the end of the warm-up: what is seen in it is thrown away
+        border=lambda step: warm if step < warm else total, begun=begun,
+    )  # fmt: skip
+    _, fields, gradients = outcome.last.state
+    done = max(outcome.last.step - warm, 0)
+    return ChainRun(Record(**fields), done, every, int(gradients), outcome.interrupted, outcome.stopped)
 
 
 def thinning(view: PyTree, num_draws: int) -> int:

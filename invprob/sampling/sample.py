@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from invprob.covariance import white
 from invprob.diagnostics.convergence import ChainDiagnostics, ConvergenceCriteria, RunningMoments, assess
 from invprob.errors import CapabilityError, UsageError
+from invprob.loop import StopRule, Watch
 from invprob.operators.base import Structure, vdot
 from invprob.optimize.choose import fits
 from invprob.posterior import Hierarchy, Posterior
@@ -132,6 +133,7 @@ def sample(
     view: Callable[[PyTree], PyTree] = lambda x: x,
     gate: ConvergenceCriteria | None = None,
     progress: Callable[[SampleProgress], None] | None = None,
+    stop: StopRule | None = None,
     checkpoint: str | os.PathLike | None = None,
 ) -> Samples:
     """Draws of the posterior, with a status that does not call a bad chain good.
@@ -161,6 +163,9 @@ def sample(
         What the chains have to satisfy for the status `Status.CONVERGED`.
     progress
         Called with a `SampleProgress` now and then.
+    stop
+        Rule that ends the chains early, such as ``invprob.loop.after(600)``, looked at with each line of progress; the
+        draws so far are judged.
     checkpoint
         File that keeps the state of chains at Ctrl-C and every minute; the same call then goes on, with the numbers of
         a run that was not interrupted.
@@ -198,7 +203,7 @@ def sample(
             f"{num_samples} draws of {num_chains} chains are {num_draws} of each: fewer than {LEAST} cannot be judged; "
             "raise num_samples"
         )
-    run = run_chains(post, sampler, key, num_chains, num_draws, view, progress=progress, checkpoint=checkpoint)
+    run = run_chains(post, sampler, key, num_chains, num_draws, view, Watch(progress, stop, checkpoint))
     return _judged(post, sampler, reason, run, ConvergenceCriteria() if gate is None else gate)
 
 
@@ -277,7 +282,8 @@ def _judged(
     variance = jax.tree.map(lambda s: s / max(done * record.accept.shape[1] - 1, 1), record.square)
     std = jax.tree.map(np.sqrt, variance)
     quality, failures = None, ("too few draws to be judged",)
-    finite = run.interrupted or (done > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(record.mean)))
+    early = run.interrupted or (run.stopped and not done)
+    finite = early or (done > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(record.mean)))
     if done >= LEAST and finite:
         quality = _quality(record, done)
         failures = gate.judge(quality)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -303,93 +303,13 @@ def judged(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class VariationalProgress:
-    """One line of progress: steps taken and to take, the mean of the objective over the last ones, seconds."""
-
-    step: int
-    num_steps: int
-    objective: float
-    seconds: float
-
-    def __str__(self):
-        return f"step {self.step:5d} of {self.num_steps}  objective {self.objective:14.4f}  {self.seconds:6.1f} s"
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What is spent on a fit; None: what the family suggests.
-
-    Parameters
-    ----------
-    num_steps
-        Steps of the optimizer.
-    num_draws
-        Draws of q in each step, in pairs about its centre.
-    learning_rate
-        Of Adam at the beginning; it falls to zero.
-    """
-
-    num_steps: int | None = None
-    num_draws: int | None = None
-    learning_rate: float | None = None
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a family gives back: the approximation, how its fit ended, steps and history."""
-
-    approximation: Approximation
-    status: Status
-    steps: int
-    history: tuple[Mapping[str, float], ...] = ()
-
-
-class AbstractFamily(eqx.Module):
-    """A family of distributions, one of which stands for the posterior. It holds settings, no arrays."""
-
-    name: eqx.AbstractClassVar[str]
-    effort: ClassVar[FitSettings] = FitSettings(1000, 8, 0.02)
-
-    @abstractmethod
-    def check(self, post: Posterior) -> None:
-        """Refuse a posterior that this family cannot be fitted to, before any work is done.
-
-        Raises
-        ------
-        CapabilityError
-            With what the family needs.
-        """
-
-    @abstractmethod
-    def fit(
-        self,
-        post: Posterior,
-        key,
-        effort: FitSettings,
-        where: Coordinates | None,
-        progress: Callable[[VariationalProgress], None] | None,
-    ) -> Fit:
-        """The member of the family that is nearest to a posterior.
-
-        Raises
-        ------
-        CapabilityError
-            When the prior or the likelihood cannot do what the family needs.
-        """
-
-
 __all__ = [
     "AbstractDistribution",
-    "AbstractFamily",
     "Approximate",
     "Approximation",
     "Draws",
-    "Fit",
-    "FitSettings",
     "TargetDensity",
     "Variational",
-    "VariationalProgress",
     "judged",
     "nothing",
 ]

@@ -2,215 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from invprob.diagnostics.importance import MIN_WEIGHTS
-from invprob.errors import CapabilityError, UsageError
+from invprob.errors import UsageError
+from invprob.loop import StopRule, Watch
 from invprob.posterior import Posterior
 from invprob.priors.norms import AbstractNorm
 from invprob.results import Status
 from invprob.sampling.coordinates import Coordinates
-from invprob.variational.base import (
-    AbstractDistribution,
-    AbstractFamily,
-    Draws,
-    FitSettings,
-    Variational,
-    VariationalProgress,
-    judged,
-    nothing,
-)
+from invprob.variational.base import Variational, judged, nothing
 from invprob.variational.circulant import CirculantGaussian
-from invprob.variational.lanczos import size_of
+from invprob.variational.family import AbstractFamily, FitSettings, VariationalProgress
+from invprob.variational.flow import Flow
+from invprob.variational.low_rank import LowRank
+from invprob.variational.mean_field import MeanField
 from invprob.variational.metric_gaussian import MetricGaussian
-from invprob.variational.stochastic_gradient import AbstractStochasticVI, about
-
-FLOW_LIMIT = 400  # numbers; the weights of its networks grow with them, and so does the work of finding them
-
-
-class DiagonalNormal(AbstractDistribution):
-    """Independent normal coordinates."""
-
-    mean: Float[Array, " n"]
-    log_std: Float[Array, " n"]
-
-    @property
-    def _tfp(self) -> Any:
-        from tensorflow_probability.substrates.jax import distributions as tfd
-
-        return tfd.MultivariateNormalDiag(self.mean, jnp.exp(self.log_std))
-
-    def log_prob(self, c):
-        return self._tfp.log_prob(c)
-
-    def draws(self, key, num):
-        return about(self.mean, self._tfp.sample(num, seed=key))
-
-
-class MeanField(AbstractStochasticVI):
-    """Independent normal distributions of the coordinates.
-
-    In coordinates that are correlated under the posterior it gives each its standard deviation with the others held
-    fixed, which is too small; k-hat tells.
-    """
-
-    name: ClassVar[str] = "mean field"
-
-    def start(self, target, key):
-        none = jnp.zeros(target.size, target.dtype)
-        return DiagonalNormal(none, none)
-
-
-class LowRankNormal(AbstractDistribution):
-    """A normal distribution with the covariance ``diag(s^2) + U U.T``."""
-
-    mean: Float[Array, " n"]
-    log_std: Float[Array, " n"]
-    factor: Float[Array, "n rank"]
-
-    @property
-    def _tfp(self) -> Any:
-        from tensorflow_probability.substrates.jax import distributions as tfd
-
-        return tfd.MultivariateNormalDiagPlusLowRankCovariance(self.mean, jnp.exp(2 * self.log_std), self.factor)
-
-    def log_prob(self, c):
-        return self._tfp.log_prob(c)
-
-    def draws(self, key, num):
-        return about(self.mean, self._tfp.sample(num, seed=key))
-
-
-class LowRank(AbstractStochasticVI):
-    """A normal distribution whose covariance is diagonal and of low rank, ``diag(s^2) + U U.T``.
-
-    Parameters
-    ----------
-    rank
-        Columns of U: correlated directions; at most the number of coordinates.
-
-    References
-    ----------
-    Ong, Nott & Smith 2018, J. Comput. Graph. Stat. 27, 465.
-    """
-
-    rank: int = 10
-    name: ClassVar[str] = "low rank"
-
-    def __check_init__(self):
-        if self.rank < 1:
-            raise UsageError(f"LowRank takes a rank of at least 1, not {self.rank}; for none use MeanField")
-
-    def start(self, target, key):
-        none, rank = jnp.zeros(target.size, target.dtype), min(self.rank, target.size)
-        # zero would be a saddle: the factor has no gradient there
-        factor = 0.1 * jax.random.normal(key, (target.size, rank), target.dtype) / jnp.sqrt(target.size)
-        return LowRankNormal(none, none, factor)
-
-
-class Coupling(eqx.Module):
-    """Shift and logarithmic scale of some coordinates as functions of the others: a network of one hidden layer."""
-
-    first: Float[Array, "h a"]
-    bias: Float[Array, " h"]
-    second: Float[Array, "2b h"]
-
-    def __call__(self, given, depth, **_):
-        out = jnp.tanh(given @ self.first.T + self.bias) @ self.second.T
-        shift, log_scale = jnp.split(out, 2, axis=-1)
-        return shift, jnp.tanh(log_scale)  # a scale beyond e in one layer is not needed, and overflows
-
-
-class RealNVP(AbstractDistribution):
-    """White noise through couplings that take half of the coordinates in turn, a scale and a shift."""
-
-    mean: Float[Array, " n"]
-    log_std: Float[Array, " n"]
-    couplings: tuple[Coupling, ...]
-
-    @property
-    def _bijector(self) -> Any:
-        from tensorflow_probability.substrates.jax import bijectors as tfb
-
-        size = self.mean.size
-        turned = tfb.Permute(np.arange(size)[::-1].astype(np.int32))
-        layers: list[Any] = [tfb.Shift(self.mean), tfb.Scale(log_scale=self.log_std)]
-        for coupling in self.couplings:
-            layers += [turned, tfb.RealNVP(num_masked=size - size // 2, shift_and_log_scale_fn=coupling)]
-        return tfb.Chain(layers)
-
-    def log_prob(self, c):
-        bijector = self._bijector
-        z = bijector.inverse(c)
-        base = -0.5 * (z @ z + z.size * jnp.log(2 * jnp.pi))
-        return base + bijector.inverse_log_det_jacobian(c, event_ndims=1)
-
-    def draws(self, key, num):
-        z = jax.random.normal(key, (num, self.mean.size), self.mean.dtype)
-        forward = self._bijector.forward
-        return Draws(forward(z), forward(-z), jnp.ones(num, bool))
-
-
-class Flow(AbstractStochasticVI):
-    """A normalizing flow of affine couplings (RealNVP), for latents of up to some hundred numbers.
-
-    Parameters
-    ----------
-    layers
-        Couplings; each moves half of the coordinates.
-    width
-        Width of the hidden layer of their networks.
-
-    References
-    ----------
-    Dinh, Sohl-Dickstein & Bengio 2017, ICLR, arXiv:1605.08803.
-    """
-
-    layers: int = 6
-    width: int = 32
-    name: ClassVar[str] = "flow"
-    effort: ClassVar[FitSettings] = FitSettings(3000, 32, 5e-3)
-
-    def __check_init__(self):
-        if self.layers < 1 or self.width < 1:
-            raise UsageError(f"Flow takes at least one layer and width, not {self.layers} and {self.width}")
-
-    def check(self, post):
-        self._check_size(post)
-        super().check(post)
-
-    def fit(self, post, key, effort, where, progress):
-        self._check_size(post)
-        return super().fit(post, key, effort, where, progress)
-
-    def _check_size(self, post):
-        size = size_of(post.structure)
-        if not 1 < size <= FLOW_LIMIT:
-            raise CapabilityError(
-                f"Flow is for latents of 2 to {FLOW_LIMIT} numbers, this one has {size}: use another family"
-            )
-
-    def start(self, target, key):
-        size = target.size
-        moved = size // 2
-        given = size - moved
-
-        def coupling(key):
-            first = jax.random.normal(key, (self.width, given), target.dtype) / np.sqrt(given)
-            return Coupling(
-                first, jnp.zeros(self.width, target.dtype), jnp.zeros((2 * moved, self.width), target.dtype)
-            )
-
-        none = jnp.zeros(size, target.dtype)
-        return RealNVP(none, none, tuple(coupling(k) for k in jax.random.split(key, self.layers)))
-
 
 FAMILIES: dict[str, Callable[[], AbstractFamily]] = {
     "metric": MetricGaussian,
@@ -254,6 +66,8 @@ def fit_variational(
     num_samples: int = 1000,
     coordinates: Coordinates | None = None,
     progress: Callable[[VariationalProgress], None] | None = None,
+    stop: StopRule | None = None,
+    checkpoint: str | os.PathLike | None = None,
     summary: Callable[[PyTree], Any] = nothing,
 ) -> Variational:
     """The distribution q of a family that maximizes the evidence lower bound (ELBO), and how well it fits.
@@ -279,6 +93,11 @@ def fit_variational(
         Coordinates c to fit in; default: those of the family, near to white noise under the posterior.
     progress
         Called with a `VariationalProgress` now and then.
+    stop
+        Rule that ends the fit with `Status.STOPPED`, such as ``invprob.loop.after(600)``, looked at with each line.
+    checkpoint
+        File that keeps the state of the fit at Ctrl-C and every minute; the same call then goes on, with the numbers of
+        a fit that was not interrupted.
     summary
         From the x of a draw to what is to be kept of it, in `Variational.kept`; default: nothing.
 
@@ -314,7 +133,8 @@ def fit_variational(
     if num_samples < MIN_WEIGHTS:
         raise UsageError(f"k-hat needs at least {MIN_WEIGHTS} draws: raise num_samples from {num_samples}")
     fit_key, judge_key = jax.random.split(key)
-    fit = chosen.fit(post, fit_key, FitSettings(num_steps, num_draws, learning_rate), coordinates, progress)
+    effort, watch = FitSettings(num_steps, num_draws, learning_rate), Watch(progress, stop, checkpoint)
+    fit = chosen.fit(post, fit_key, effort, coordinates, watch)
     # who stops a fit does not want to wait for its draws
     number = MIN_WEIGHTS if fit.status is Status.INTERRUPTED else num_samples
     return judged(

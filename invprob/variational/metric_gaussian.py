@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance, Blocks, Diagonal
 from invprob.errors import UsageError
+from invprob.loop import Chunk, Pace, run_chunks
 from invprob.operators.base import AbstractOperator, Structure, compose, precision_of, vdot
 from invprob.operators.function import Function
 from invprob.optimize.loop import STATUS, iterate_pure
@@ -21,7 +23,7 @@ from invprob.optimize.solvers.base import DONE, NOT_FINITE
 from invprob.posterior import Posterior, Whitened
 from invprob.priors.gaussian import Gaussian
 from invprob.results import Status
-from invprob.variational.base import AbstractFamily, Fit, FitSettings, VariationalProgress
+from invprob.variational.family import AbstractFamily, Fit, FitSettings, VariationalProgress, status_of
 from invprob.variational.local_gaussian import (
     LocalGaussian,
     local_gaussian,
@@ -111,36 +113,43 @@ class MetricGaussian(AbstractFamily):
     def check(self, post):
         whitened(post, type(self).__name__)
 
-    def fit(self, post, key, effort, where, progress):
+    def fit(self, post, key, effort, where, watch):
         if where is not None:
             raise UsageError("MetricGaussian has its own coordinates, those in which the prior is white: give none")
         problem = whitened(post, type(self).__name__)
         steps, pairs = effort.num_steps or 12, -(-(effort.num_draws or 8) // 2)
-        begun, status, history = time.monotonic(), Status.MAX_STEPS, []
-        xi, code = most_probable(problem)
-        done = 0
-        try:
-            # of a Gaussian posterior the maximum is the mean, whatever the draws
-            for step in range(0 if post.linear_gaussian() is not None else steps):
-                fresh = min(step, steps // 2)  # a fixed point needs the same random numbers
-                found = _step(problem, xi, jax.random.fold_in(key, fresh), pairs)
-                xi, change, energy, code, good = jax.block_until_ready(found)
-                done = step + 1
-                line = {"step": done, "objective": -float(energy), "change": float(change)}
-                history.append(line | {"seconds": time.monotonic() - begun})
-                if progress is not None:
-                    progress(VariationalProgress(done, steps, -float(energy), history[-1]["seconds"]))
-                if int(code) == NOT_FINITE or not bool(good):
-                    break
-                if step > steps // 2 and int(code) == DONE and float(change) < SETTLED:
-                    status = Status.CONVERGED
-                    break
-        except KeyboardInterrupt:
-            status = Status.INTERRUPTED
-        if status is Status.MAX_STEPS and (done == 0 or int(code) != DONE):
+        begun = time.monotonic()
+        keep = watch.keep(post, f"{self} {steps} {pairs} {jax.random.key_data(key).tolist()}")
+
+        def advance(state, until):
+            xi, code, done, _ = state
+            fresh = min(int(done), steps // 2)  # a fixed point needs the same random numbers
+            found = _step(problem, xi, jax.random.fold_in(key, fresh), pairs)
+            xi, change, energy, code, good = jax.block_until_ready(found)
+            failed = int(code) == NOT_FINITE or not bool(good)
+            settled = not failed and until - 1 > steps // 2 and int(code) == DONE and float(change) < SETTLED
+            state = (xi, code, np.asarray(until), np.asarray(settled))
+            return Chunk(state, until, failed or settled, (-float(energy), float(change)))
+
+        def line(chunk, seconds):
+            objective, change = chunk.seen
+            return VariationalProgress(chunk.step, steps, objective, seconds, change)
+
+        state = keep.load((*most_probable(problem), np.asarray(0), np.asarray(False)))
+        # of a Gaussian posterior the maximum is the mean, whatever the draws
+        total = 0 if post.linear_gaussian() is not None else steps
+        outcome = run_chunks(
+            Chunk(state, int(state[2]), bool(state[3])), advance, line, total, watch=watch, keep=keep,
+            pace=Pace(most=1),  # a step is a whole Newton solve
+            is_recorded=True, begun=begun,
+        )  # fmt: skip
+        last = outcome.last
+        xi, code, _, settled = last.state
+        status = Status.CONVERGED if settled else Status.MAX_STEPS
+        if status is Status.MAX_STEPS and (last.step == 0 or int(code) != DONE):
             status = STATUS[int(code)]
         approximation = local_gaussian(problem, xi, jax.random.fold_in(key, steps), PROBES)
-        return Fit(approximation, status, done, tuple(history))
+        return Fit(approximation, status_of(outcome, status), last.step, outcome.history)
 
 
 __all__ = ["MetricGaussian", "averaged"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from abc import abstractmethod
 
 import equinox as eqx
@@ -13,21 +12,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from invprob.loop import Chunk, Pace, run_chunks
 from invprob.posterior import Posterior
 from invprob.results import Status
 from invprob.sampling.coordinates import coordinates
-from invprob.variational.base import (
-    AbstractDistribution,
-    AbstractFamily,
-    Approximation,
-    Draws,
-    Fit,
-    TargetDensity,
-    VariationalProgress,
-    target_density,
-)
-
-CHUNK_SECONDS = 0.5  # how long a user waits for a progress line or for Ctrl-C to be heard
+from invprob.variational.base import AbstractDistribution, Approximation, Draws, TargetDensity, target_density
+from invprob.variational.family import AbstractFamily, Fit, VariationalProgress, status_of
 
 _near_white = eqx.filter_jit(coordinates)
 
@@ -88,7 +78,7 @@ class AbstractStochasticVI(AbstractFamily):
     def check(self, post):
         eqx.filter_eval_shape(coordinates, post)
 
-    def fit(self, post, key, effort, where, progress):
+    def fit(self, post, key, effort, where, watch):
         suggested = self.effort
         total = effort.num_steps or suggested.num_steps or 1000
         pairs = -(-(effort.num_draws or suggested.num_draws or 8) // 2)
@@ -97,26 +87,26 @@ class AbstractStochasticVI(AbstractFamily):
         target = self.target(post, keys[0]) if where is None else target_density(where, keys[0])
         q = self.start(target, keys[1])
         carry = _adam().init(eqx.filter(q, eqx.is_inexact_array))
-        begun, done, length, status, history = time.monotonic(), 0, 8, Status.CONVERGED, []
-        try:
-            while done < total:
-                began, until = time.monotonic(), min(done + length, total)
-                first, last, whole = (jnp.asarray(n) for n in (done, until, total))  # numbers would be compiled in
-                found = _climb(q, carry, target, keys[2], first, last, whole, jnp.asarray(rate, target.dtype), pairs)
-                q, carry, loss = jax.block_until_ready(found)
-                now, taken = time.monotonic(), until - done
-                done = until
-                line = VariationalProgress(until, total, -float(loss), now - begun)
-                history.append(vars(line))
-                if progress is not None:
-                    progress(line)
-                if not np.isfinite(float(loss)):
-                    status = Status.NOT_FINITE
-                    break
-                length = int(np.clip(taken / max(now - began, 1e-6) * CHUNK_SECONDS, 8, 4 * length))
-        except KeyboardInterrupt:
-            status = Status.INTERRUPTED
-        return Fit(Approximation(target, q, jnp.zeros((), target.dtype)), status, done, tuple(history))
+        keep = watch.keep((post, where), f"{self} {total} {pairs} {rate} {jax.random.key_data(key).tolist()}")
+
+        def advance(state, until):
+            q, carry, done = state
+            first, last, whole = (jnp.asarray(n) for n in (int(done), until, total))  # numbers would be compiled in
+            found = _climb(q, carry, target, keys[2], first, last, whole, jnp.asarray(rate, target.dtype), pairs)
+            q, carry, loss = jax.block_until_ready(found)
+            return Chunk((q, carry, np.asarray(until)), until, not np.isfinite(float(loss)), -float(loss))
+
+        def line(chunk, seconds):
+            return VariationalProgress(chunk.step, total, chunk.seen, seconds)
+
+        state = keep.load((q, carry, np.asarray(0)))
+        outcome = run_chunks(
+            Chunk(state, int(state[-1])), advance, line, total, watch=watch, keep=keep, pace=Pace(8, 8),
+            is_recorded=True,
+        )  # fmt: skip
+        status = status_of(outcome, Status.NOT_FINITE if outcome.last.ended else Status.CONVERGED)
+        approximation = Approximation(target, outcome.last.state[0], jnp.zeros((), target.dtype))
+        return Fit(approximation, status, outcome.last.step, outcome.history)
 
 
 def about(centre: Array, c: Array) -> Draws:

@@ -154,6 +154,22 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(recipe, tmp_path, monk
     assert again.training.hash == whole.training.hash
 
 
+def test_a_look_that_is_interrupted_is_taken_again(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("galsim", reason="simulated galaxies need GalSim (the extra train)")
+    whole = train(recipe, tmp_path / "whole.eqx")
+    look = run_module.training.validated
+
+    def stopped(*args):
+        monkeypatch.setattr(run_module.training, "validated", look)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.training, "validated", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut.eqx")
+    again = train(recipe, tmp_path / "cut.eqx")
+    assert again.training.hash == whole.training.hash and again.curve == whole.curve
+
+
 def changed(recipe, **fields):
     return Recipe.model_validate({**recipe.model_dump(), **fields})
 

@@ -10,11 +10,13 @@ import optax
 import pytest
 
 from invprob import likelihoods, operators, priors
+from invprob import loop as chunks
 from invprob.covariance import Diagonal
 from invprob.errors import InputError
+from invprob.loop import after, any_of
 from invprob.optimize import loop
 from invprob.optimize.find_map import find_map, solve
-from invprob.optimize.loop import after, any_of, chi2_below, iterate
+from invprob.optimize.loop import chi2_below, iterate
 from invprob.optimize.solvers import ConjugateGradient, Optax
 from invprob.posterior import Posterior
 from invprob.results import Status
@@ -27,7 +29,7 @@ ADAM = optax.adam(1e-2)
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Chunks of a few steps, whatever the speed of the machine."""
-    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 1e-9)
 
 
 def test_progress_has_the_reduced_chi_square_in_each_line(short_chunks):

@@ -10,6 +10,7 @@ from invprob import likelihoods, operators, priors
 from invprob.covariance import Diagonal
 from invprob.diagnostics.rank_statistics import mean_ess
 from invprob.errors import CapabilityError, UsageError
+from invprob.loop import after
 from invprob.posterior import Posterior
 from invprob.results import Status
 from invprob.sampling import chains as chains_module
@@ -182,6 +183,14 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(sampler, lines, tmp_pa
     np.testing.assert_array_equal(resumed.latents, whole.latents)
     np.testing.assert_array_equal(resumed.std, whole.std)
     assert not state.exists()
+
+
+@pytest.mark.parametrize("num_warmup", [2, 10**6])
+def test_chains_are_stopped_by_a_rule(num_warmup):
+    """What was drawn is judged; nothing was where the warm-up had not ended."""
+    found = sample(sparse_post("tv"), jax.random.key(0), 400, ScaleMixture(num_warmup=num_warmup), stop=after(0.0))
+    assert found.status is Status.NOT_MIXED and 0 <= found.steps < 400
+    assert found.latents.shape[:2] == (4, found.steps // 4) and "too few draws" in found.failures[0]
 
 
 def test_a_state_of_another_run_is_refused(tmp_path):

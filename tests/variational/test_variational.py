@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 from jax.flatten_util import ravel_pytree
 
-from invprob import likelihoods, operators, priors
+from invprob import likelihoods, loop, operators, priors
 from invprob.covariance import Diagonal, dense, dense_operator
-from invprob.errors import CapabilityError, UsageError
+from invprob.errors import CapabilityError, InputError, UsageError
 from invprob.evidence.marginal import log_evidence
 from invprob.operators.base import zeros
 from invprob.posterior import Posterior
@@ -26,18 +26,14 @@ from invprob.variational.base import (
     judged,
     target_density,
 )
-from invprob.variational.fit import (
-    CirculantGaussian,
-    DiagonalNormal,
-    Flow,
-    LowRank,
-    LowRankNormal,
-    MeanField,
-    fit_variational,
-)
+from invprob.variational.circulant import CirculantGaussian
+from invprob.variational.fit import fit_variational
+from invprob.variational.flow import Flow
 from invprob.variational.lanczos import log_determinant, log_volume
 from invprob.variational.local_gaussian import whitened
-from invprob.variational.metric_gaussian import averaged
+from invprob.variational.low_rank import LowRank, LowRankNormal
+from invprob.variational.mean_field import DiagonalNormal, MeanField
+from invprob.variational.metric_gaussian import MetricGaussian, averaged
 from tests.problems import largest_error, masked_problem, periodic_problem
 
 KEY = jax.random.key(0)
@@ -308,3 +304,30 @@ def test_it_can_be_watched_and_interrupted():
     found = fit_variational(post, KEY, MeanField(), progress=stop, coordinates=white_coordinates(post))
     assert found.status is Status.INTERRUPTED and len(lines) == 2 and "step" in lines[0]
     assert 0 < found.history[-1]["step"] < 1000 and np.isfinite(found.elbo)
+
+
+@pytest.mark.parametrize("family", [MeanField(), MetricGaussian()], ids=lambda f: f.name)
+def test_an_interrupted_fit_goes_on_with_the_same_numbers(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
+    post, state = one_pixel(), tmp_path / "fit.state"
+    settings = {"num_steps": 40 if family.name == "mean field" else 4, "num_samples": 50}
+    whole = fit_variational(post, KEY, family, **settings)
+    left = [2]
+
+    def stop(line):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    cut = fit_variational(post, KEY, family, progress=stop, checkpoint=state, **settings)
+    assert cut.status is Status.INTERRUPTED and 0 < cut.steps < whole.steps and state.is_file()
+    with pytest.raises(InputError, match="another problem"):
+        fit_variational(post, jax.random.key(1), family, checkpoint=state, **settings)
+    again = fit_variational(post, KEY, family, checkpoint=state, **settings)
+    assert again.steps == whole.steps and again.elbo == whole.elbo and not state.exists()
+    np.testing.assert_array_equal(again.x, whole.x)
+
+
+def test_a_fit_is_stopped_by_a_rule():
+    found = fit_variational(one_pixel(), KEY, "meanfield", num_samples=50, stop=lambda line: line.step >= 8)
+    assert found.status is Status.STOPPED and found.steps == 8

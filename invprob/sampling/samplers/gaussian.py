@@ -279,6 +279,7 @@ def exact_sums(
     before = no_sums(sums, eqx.filter_eval_shape(sampler.draw, problem, key).value)
     kept, good = None, True
     fold = _listed if fold is None else fold
+    # not in `invprob.loop`: one draw knows nothing of another, so that there is no state to go on from
     for first in range(0, num_samples, chunk):
         last = min(first + chunk, num_samples)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(first, last))
