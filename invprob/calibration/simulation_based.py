@@ -119,8 +119,17 @@ def calibrate(
         if progress is not None:
             progress(i + 1, num_cases)
     verdict = judge(outcomes, test, _generator(ties_key))
+    settings = _settings(post, analysed, runner, key)
+    versions = {name: version(name) for name in PACKAGES}
+    return Calibration(
+        num_cases, num_draws, verdict.checks, verdict.coverages, verdict.curves, verdict.ranks, settings, versions
+    )
+
+
+def _settings(post: Posterior, analysed: Posterior, runner: AbstractDraw, key) -> dict[str, Any]:
+    """What a calibration was made with."""
     likelihood = gaussian(analysed)
-    settings = {
+    return {
         "sampler": _name(runner.sampler),
         "run": type(runner).__name__,
         "prior": type(post.prior).__name__,
@@ -131,10 +140,6 @@ def calibrate(
         "dtype": str(precision_of(likelihood.data)),
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
     }
-    versions = {name: version(name) for name in PACKAGES}
-    return Calibration(
-        num_cases, num_draws, verdict.checks, verdict.coverages, verdict.curves, verdict.ranks, settings, versions
-    )
 
 
 def _check(post: Posterior, analysed: Posterior) -> None:

@@ -62,12 +62,7 @@ def measure(
     circles = [_length("--aperture", text) for text in aperture or ()]
     percentages = _numbers("--intervals", intervals)
     position = _pair("--at", at) if at is not None else _pair("--radec", radec) if radec is not None else None
-    if sum(given is not None for given in (at, radec, catalog)) > 1:
-        raise UsageError("--at, --radec and --catalog each say what to measure: give one of them")
-    if catalog is not None and radius is None:
-        raise UsageError("--catalog needs --radius: the light within it is measured for each source")
-    if pixel_scale is not None and not 0 < pixel_scale < math.inf:
-        raise UsageError(f"--pixel-scale {pixel_scale:g}: a number of arcsec above 0 is needed")
+    _check_options(at, radec, catalog, radius, pixel_scale)
     from invprob.cli import tables
     from invprob.measure.measure import measure_image, measure_sources, sources_table
     from invprob.measure.moments import inside
@@ -97,13 +92,22 @@ def measure(
     sky = tables.add_record(table, measured, drawn)
     if out is not None:
         tables.write_table(table, out, overwrite)
-    if not quiet:
-        for note in tables.notes(ids, measured):
-            say(f"warning: {note}")
+    for note in () if quiet else tables.notes(ids, measured):
+        say(f"warning: {note}")
     if json:
         print(json_module.dumps(tables.as_json(ids, measured, drawn, sky), indent=1, allow_nan=False))
     else:
         print(tables.as_text(ids, measured, drawn, sky))
+
+
+def _check_options(at: Any, radec: Any, catalog: Any, radius: Any, pixel_scale: float | None) -> None:
+    """Refuse options that do not go together."""
+    if sum(given is not None for given in (at, radec, catalog)) > 1:
+        raise UsageError("--at, --radec and --catalog each say what to measure: give one of them")
+    if catalog is not None and radius is None:
+        raise UsageError("--catalog needs --radius: the light within it is measured for each source")
+    if pixel_scale is not None and not 0 < pixel_scale < math.inf:
+        raise UsageError(f"--pixel-scale {pixel_scale:g}: a number of arcsec above 0 is needed")
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -114,25 +114,25 @@ def write_fits(
         said = len(notes)
         hdus = image_extensions(result, frame, observation, notes)
         primary = _provenance(result, frame, observation, config, seed, device, more or Report())
-        inputs = _input_cards(frame, {str(k) for k in primary}, notes)
-        for i, note in enumerate(notes, 1):
-            put(primary, f"{KEYWORDS['warnings']}{i}", note, "")
-        if inputs:
-            primary.append(fits.Card(*_INPUT), end=True)
-            primary.extend(inputs, unique=False, end=True)
+        _append_inputs(primary, frame, notes)
         hdulist = fits.HDUList([fits.PrimaryHDU(header=primary), *hdus])
         hdulist.update_extend()
-        for hdu in list[Any](hdulist):
-            hdu.add_checksum(when="by invprob")  # astropy would write the time: the bytes are to be the same
-        with atomic_write(path, overwrite) as stream:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
-                    hdulist.writeto(packed)
-            else:
-                hdulist.writeto(stream)
+        _save(hdulist, path, overwrite)
     for note in notes[said:]:
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     return path
+
+
+def _save(hdulist: fits.HDUList, path: Path, overwrite: bool) -> None:
+    """Write the file, compressed where its name says so, or leave what there was."""
+    for hdu in list[Any](hdulist):
+        hdu.add_checksum(when="by invprob")  # astropy would write the time: the bytes are to be the same
+    with atomic_write(path, overwrite) as stream:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed:
+                hdulist.writeto(packed)
+        else:
+            hdulist.writeto(stream)
 
 
 def check_output(path: str | os.PathLike[str], inputs: Iterable[InputFile], overwrite: bool = False) -> None:
@@ -243,6 +243,16 @@ def _provenance(
         put(header, KEYWORDS["configuration_sha256"], config_hash(config), "")
         header[KEYWORDS["configuration"]] = config_text(config)
     return header
+
+
+def _append_inputs(primary: fits.Header, frame: Frame | None, notes: list[str]) -> None:
+    """The warnings, and after a comment the cards of the input image; what is wrong with them is a further warning."""
+    inputs = _input_cards(frame, {str(k) for k in primary}, notes)
+    for i, note in enumerate(notes, 1):
+        put(primary, f"{KEYWORDS['warnings']}{i}", note, "")
+    if inputs:
+        primary.append(fits.Card(*_INPUT), end=True)
+        primary.extend(inputs, unique=False, end=True)
 
 
 def _recorded(facts: Mapping[str, Any]) -> Report:

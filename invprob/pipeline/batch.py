@@ -60,20 +60,8 @@ def deconvolve_many(
         When shapes differ, or only some have a PSF.
     """
     config = Config.make() if config is None else config
-    check(config)
     recipe = recipe_of(config)
-    if config.approximates:
-        raise UsageError(
-            f"approximations are made for one image at a time: call deconvolve for each, or take method 'map' (not "
-            f"{config.method!r})"
-        )
-    if recipe.by_chains(config):
-        raise UsageError(
-            f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
-            f"prior without --positive (not prior {recipe.name!r}, sampler {config.sampler!r})"
-        )
-    if config.compare_prior is not None or config.fission_test:
-        raise UsageError("compare_prior and fission_test are for one image at a time: call deconvolve for each")
+    _check(config, recipe)
     if not observations:
         return []
     with jax.enable_x64(config.dtype == "float64"):
@@ -112,6 +100,23 @@ def deconvolve_many(
             found = with_fit(found, observation)
             results.append(replace(found, report=found.report | recipe.report(found)))
         return results
+
+
+def _check(config: Config, recipe: PriorRecipe) -> None:
+    """Refuse what is done for one image at a time."""
+    check(config)
+    if config.approximates:
+        raise UsageError(
+            f"approximations are made for one image at a time: call deconvolve for each, or take method 'map' (not "
+            f"{config.method!r})"
+        )
+    if recipe.by_chains(config):
+        raise UsageError(
+            f"chains are run for one image at a time: call deconvolve for each, or take method 'map', or the gaussian "
+            f"prior without --positive (not prior {recipe.name!r}, sampler {config.sampler!r})"
+        )
+    if config.compare_prior is not None or config.fission_test:
+        raise UsageError("compare_prior and fission_test are for one image at a time: call deconvolve for each")
 
 
 def _problems(observations: Sequence[Observation], recipe: PriorRecipe, config: Config) -> list[Problem]:

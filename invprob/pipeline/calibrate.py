@@ -26,6 +26,7 @@ from invprob.pipeline.problem import build_problem
 from invprob.pipeline.run import read
 from invprob.posterior import Posterior, Problem
 from invprob.progress import SILENT, Listener
+from invprob.recipes.base import PriorRecipe
 from invprob.recipes.registry import recipe_of
 from invprob.sampling.sample import as_sampler
 from invprob.sampling.samplers import AbstractIndependent, AbstractMarkov
@@ -95,22 +96,8 @@ def calibrate_configuration(
     UsageError
         For a prior that cannot be drawn from, or a control that is not known.
     """
-    if control not in CONTROLS:
-        raise UsageError(f"no control is called {control!r}; there are {', '.join(CONTROLS)}")
     recipe = recipe_of(config)
-    if config.positive or (config.sky == "fit" and not recipe.is_gaussian):
-        raise UsageError(NO_TRUTHS)
-    if config.samples_hyper:
-        raise UsageError(
-            "calibration holds the strength and the noise fixed, since their wide hyperpriors hold few images like "
-            "this one: give strength 'auto' or a number, and noise_scale a number"
-        )
-    if config.approximates:
-        raise UsageError(
-            f"calibration tests the draws of samplers: give method 'sample' or 'map', not {config.method!r}, which "
-            "k-hat judges"
-        )
-    check(config)
+    _check(config, recipe, control)
     observation = read(config)
     with jax.enable_x64(config.dtype == "float64"):
         problem = build_problem(observation, config)
@@ -148,6 +135,25 @@ def calibrate_configuration(
         )
     settings = {**found.settings, "configuration": config.hash, "control": control, "prior": recipe.name, **more}
     return replace(found, settings=settings)
+
+
+def _check(config: Config, recipe: PriorRecipe, control: str) -> None:
+    """Refuse what cannot be calibrated."""
+    if control not in CONTROLS:
+        raise UsageError(f"no control is called {control!r}; there are {', '.join(CONTROLS)}")
+    if config.positive or (config.sky == "fit" and not recipe.is_gaussian):
+        raise UsageError(NO_TRUTHS)
+    if config.samples_hyper:
+        raise UsageError(
+            "calibration holds the strength and the noise fixed, since their wide hyperpriors hold few images like "
+            "this one: give strength 'auto' or a number, and noise_scale a number"
+        )
+    if config.approximates:
+        raise UsageError(
+            f"calibration tests the draws of samplers: give method 'sample' or 'map', not {config.method!r}, which "
+            "k-hat judges"
+        )
+    check(config)
 
 
 def _drawn(config: Config, post: Posterior, thin: int) -> Any:

@@ -128,14 +128,12 @@ def sample(
     num_samples: int = 1000,
     method: str | AbstractSampler = "auto",
     *,
-    num_chains: int = 4,
-    num_warmup: int | None = None,
+    num_chains: int = 4, num_warmup: int | None = None,
     view: Callable[[PyTree], PyTree] = lambda x: x,
-    gate: ConvergenceCriteria | None = None,
+    criteria: ConvergenceCriteria | None = None,
     progress: Callable[[SampleProgress], None] | None = None,
-    stop: StopRule | None = None,
-    checkpoint: str | os.PathLike | None = None,
-) -> Samples:
+    stop: StopRule | None = None, checkpoint: str | os.PathLike | None = None,
+) -> Samples:  # fmt: skip
     """Draws of the posterior, with a status that does not call a bad chain good.
 
     Parameters
@@ -159,7 +157,7 @@ def sample(
         Steps of warm-up of each chain; default: the sampler's own.
     view
         From the latent to what is kept of a draw; default: all of it. Mean and standard deviation are of the view.
-    gate
+    criteria
         What the chains have to satisfy for the status `Status.CONVERGED`.
     progress
         Called with a `SampleProgress` now and then.
@@ -175,19 +173,18 @@ def sample(
     Samples
         ``x`` is the posterior mean of the view (exact for exact draws), ``latent_std`` its standard deviation and
         ``latents`` the draws with the leading axes ``(chain, draw)``; of a view that is one image they are ``image``,
-        ``std`` and ``draws`` as well. ``quality`` says how well the chains mix, ``failures`` what the gate found: any
+        ``std`` and ``draws`` as well. ``quality`` says how well the chains mix, ``failures`` which criteria fail: any
         failure makes the status `Status.NOT_MIXED`.
 
     Raises
     ------
-    UsageError
-        For a method that is not known, or too few draws to be judged.
-    CapabilityError
-        When the operator, the noise or the prior cannot do what the sampler needs (a `TypeError`).
+    UsageError, CapabilityError
+        For a method that is not known, too few draws to be judged, or an operator, noise or prior that cannot do what
+        the sampler needs.
 
     References
     ----------
-    Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, Bayesian Analysis 16, 667 (the gate).
+    Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, Bayesian Analysis 16, 667 (the criteria).
     """
     sampler, reason = as_sampler(method, post, num_warmup)
     if num_samples < 1 or num_chains < 1:
@@ -204,7 +201,7 @@ def sample(
             "raise num_samples"
         )
     run = run_chains(post, sampler, key, num_chains, num_draws, view, Watch(progress, stop, checkpoint))
-    return _judged(post, sampler, reason, run, ConvergenceCriteria() if gate is None else gate)
+    return _judged(post, sampler, reason, run, criteria or ConvergenceCriteria())
 
 
 def check_score(prior: AbstractPrior, dtype) -> None:
@@ -275,7 +272,7 @@ def _counted(moments: RunningMoments, draws: np.ndarray) -> RunningMoments:
 
 
 def _judged(
-    post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, gate: ConvergenceCriteria
+    post: Posterior | Hierarchy, sampler: AbstractMarkov, reason: str, run: ChainRun, criteria: ConvergenceCriteria
 ) -> Samples:
     record, done = run.record, run.done
     latents = jax.tree.map(lambda a: np.swapaxes(a[: done // run.every], 0, 1), record.kept)
@@ -286,7 +283,7 @@ def _judged(
     finite = early or (done > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(record.mean)))
     if done >= LEAST and finite:
         quality = _quality(record, done)
-        failures = gate.judge(quality)
+        failures = criteria.judge(quality)
     status = Status.CONVERGED if not failures else Status.NOT_MIXED
     if not finite:
         status = Status.NOT_FINITE

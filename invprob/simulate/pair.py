@@ -83,15 +83,9 @@ class Pair:
 
 
 def simulate_pair(
-    seed: int = 0,
-    *,
-    size: int = 64,
-    factor: int = 4,
-    seeing: float = 0.7,
-    pixel_scale: float = 0.2,
-    snr: float = 600.0,
-    masked: float = 0.03,
-) -> Pair:
+    seed: int = 0, *, size: int = 64, factor: int = 4, seeing: float = 0.7, pixel_scale: float = 0.2,
+    snr: float = 600.0, masked: float = 0.03,
+) -> Pair:  # fmt: skip
     r"""Simulate a field of galaxies as seen from space, and its observation from the ground.
 
     Parameters
@@ -110,8 +104,8 @@ def simulate_pair(
         Signal-to-noise ratio of the whole scene, ``sqrt(sum(model^2 / variance))`` over all pixels. It sets the
         exposure time.
     masked
-        Fraction of the pixels that are lost: part of a column, dead pixels (NaN) and cosmic rays. With any, two
-        more pixels are NaN that the mask does not name.
+        Fraction of the pixels that are lost: part of a column, dead pixels (NaN) and cosmic rays. With any, two more
+        pixels are NaN that the mask does not name.
 
     Returns
     -------
@@ -152,14 +146,7 @@ def simulate_pair(
     variance = rate / exposure
     data = model + np.sqrt(variance) * noise_rng.standard_normal(model.shape)
     dq = _defects(data, variance, masked, defect_rng)
-    cards: dict[str, tuple[Any, str]] = {
-        "OBJECT": (f"SIMULATED-{seed}", "a field that does not exist"),
-        "TELESCOP": ("SIMULATED", ""),
-        "FILTER": ("i", ""),
-        "EXPTIME": (exposure, "[s] exposure time"),
-        "GAIN": (1.0, "[electron/ADU]"),
-        "MAGZERO": (MAG_ZERO, "[mag] AB, of 1 electron/s"),
-        "SKYLEVEL": (sky, "[electron/s] sky per data pixel, subtracted"),
+    cards = _observation_cards(seed, exposure, sky) | {
         "SEEING": (seeing, "[arcsec] FWHM"),
         "MOFFBETA": (BETA, "slope of the Moffat profile"),
         "SNR": (float(snr), "sqrt(sum(model^2 / variance))"),
@@ -171,6 +158,19 @@ def simulate_pair(
     return Pair(
         truth, kernel, _moffat(seeing, pixel_scale), model, data, variance, dq, factor, pixel_scale, header, cards
     )
+
+
+def _observation_cards(seed: int, exposure: float, sky: float) -> dict[str, tuple[Any, str]]:
+    """What a header says of an observation."""
+    return {
+        "OBJECT": (f"SIMULATED-{seed}", "a field that does not exist"),
+        "TELESCOP": ("SIMULATED", ""),
+        "FILTER": ("i", ""),
+        "EXPTIME": (exposure, "[s] exposure time"),
+        "GAIN": (1.0, "[electron/ADU]"),
+        "MAGZERO": (MAG_ZERO, "[mag] AB, of 1 electron/s"),
+        "SKYLEVEL": (sky, "[electron/s] sky per data pixel, subtracted"),
+    }
 
 
 def write_pair(pair: Pair, directory: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, Path]:

@@ -56,20 +56,16 @@ def as_family(family: str | AbstractFamily, post: Posterior) -> tuple[AbstractFa
 
 
 def fit_variational(
-    post: Posterior,
-    key,
+    post: Posterior, key,
     family: str | AbstractFamily = "auto",
     *,
-    num_steps: int | None = None,
-    num_draws: int | None = None,
-    learning_rate: float | None = None,
+    num_steps: int | None = None, num_draws: int | None = None, learning_rate: float | None = None,
     num_samples: int = 1000,
     coordinates: Coordinates | None = None,
     progress: Callable[[VariationalProgress], None] | None = None,
-    stop: StopRule | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    stop: StopRule | None = None, checkpoint: str | os.PathLike | None = None,
     summary: Callable[[PyTree], Any] = nothing,
-) -> Variational:
+) -> Variational:  # fmt: skip
     """The distribution q of a family that maximizes the evidence lower bound (ELBO), and how well it fits.
 
     ``ELBO = E_q[log p(data, c) - log q(c)] = log p(data) - KL(q | p)``.
@@ -109,10 +105,8 @@ def fit_variational(
 
     Raises
     ------
-    UsageError
-        For a family that is not known, or too few draws.
-    CapabilityError
-        When the prior or the likelihood cannot do what the family needs (a `TypeError`).
+    UsageError, CapabilityError
+        For a family that is not known, too few draws, or a prior or likelihood that cannot do what the family needs.
 
     Notes
     -----

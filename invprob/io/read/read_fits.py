@@ -36,9 +36,9 @@ def read_fits(
 ) -> Observation:
     """Read an image with its noise, mask and PSF.
 
-    Extensions are found by EXTNAME: SCI, ERR, DQ (HST, JWST); IMAGE, MASK, VARIANCE (LSST, with the bits of
-    the mask named by its own ``MP_*`` cards); SCI, VAR, MASK; WHT, IVAR; otherwise the first image. Files
-    may be fpacked or gzipped.
+    Extensions are found by EXTNAME: SCI, ERR, DQ (HST, JWST); IMAGE, MASK, VARIANCE (LSST, with the bits of the mask
+    named by its own ``MP_*`` cards); SCI, VAR, MASK; WHT, IVAR; otherwise the first image. Files may be fpacked or
+    gzipped.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def read_fits(
         Specification like `path`, ``[EXT]`` for an extension of the same file, a `PSF`, ``"none"`` for no PSF
         (denoise), or None for the file's own PSF extension where it has one.
     variance
-        Specification of a noise map, ``"none"`` to ignore the file's own. Its kind (variance, standard
-        deviation, inverse variance) is told by its name (VAR, ERR, RMS, WHT, IVAR, ...) or by ``:var``,
-        ``:std`` or ``:ivar`` at the end; else it is a variance.
+        Specification of a noise map, ``"none"`` to ignore the file's own. Its kind (variance, standard deviation,
+        inverse variance) is told by its name (VAR, ERR, RMS, WHT, IVAR, ...) or by ``:var``, ``:std`` or ``:ivar`` at
+        the end; else it is a variance.
     noise_std
         Standard deviation of the noise in every pixel, instead of a map.
     mask
@@ -75,17 +75,15 @@ def read_fits(
     Raises
     ------
     InputError
-        When a file cannot be used, in one line that says why and what to do.
-    NoUsablePixelsError
-        When no pixel is left.
+        When a file cannot be used, in one line that says what to do; `NoUsablePixelsError` when no pixel is left.
     UsageError
         When `variance` and `noise_std` are both given.
 
     Notes
     -----
-    Without any noise information the standard deviation is that of the sky (`noise.sky_statistics`), with a
-    warning. Weights called WHT that disagree with the scatter of the sky by more than a factor of three are
-    taken as relative: drizzled images often have exposure times there.
+    Without any noise information the standard deviation is that of the sky (`noise.sky_statistics`), with a warning.
+    Weights called WHT that disagree with the scatter of the sky by more than a factor of three are taken as relative:
+    drizzled images often have exposure times there.
 
     Examples
     --------
@@ -98,17 +96,9 @@ def read_fits(
         raise UsageError("give a variance map or one noise standard deviation, not both")
     with Library() as library:
         return _Reader(library, str(path)).observation(
-            psf,
-            variance,
-            noise_std,
-            mask,
-            normalize_psf,
-            psf_without_pixel,
-            pixel_scale,
-            psf_pixel_scale,
-            zeropoint,
+            psf, variance, noise_std, mask, normalize_psf, psf_without_pixel, pixel_scale, psf_pixel_scale, zeropoint,
             dtype,
-        )
+        )  # fmt: skip
 
 
 class _Reader:
