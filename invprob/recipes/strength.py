@@ -40,13 +40,6 @@ class StrengthRecipe(PriorRecipe, abc.ABC):
         coefficient has to outweigh.
         """
 
-    def check(self, config: Config) -> None:
-        super().check(config)
-        if config.amplitude is not None:
-            raise UsageError(
-                f"amplitude, scale and slope are those of a field, which prior {self.name!r} is not: leave them out"
-            )
-
     def build(self, problem: Problem, config: Config) -> Hierarchy:
         if not config.samples_hyper:
             return fixed(

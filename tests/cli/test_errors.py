@@ -71,7 +71,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         ),
         ([*APPROXIMATE, "laplace", "--prior", "tv"], "has kinks or bounds, the maximum lies on them"),
         ([*APPROXIMATE, "laplace", "--positive"], "there is no curvature there; take method 'vi' or 'sample'"),
-        (["--method", "vi", "--strength", "sample"], "draws hyperparameters together with the image: it goes with"),
+        (["--method", "vi", "--strength", "sample"], "draws hyperparameters together with the image: give --method sample"),
         (["--method", "sample", "--num-samples", "0"], "num_samples of at least 1"),
         (["--prior", "nope"], "no prior is called 'nope'; there are gaussian, lognormal, "),
         (["--strength", "fission"], "strength 'fission' is for priors of one strength"),
