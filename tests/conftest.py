@@ -1,5 +1,6 @@
 """Double precision everywhere, compiled programs that are kept, the development data, and what needs a GPU."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -27,17 +28,22 @@ def pytest_configure(config):
         os.environ.setdefault("XLA_FLAGS", flags)
 
 
-MAPPINGS = Path("/proc/self/maps")
+PROCESS = Path("/proc/self")
 MOST_MAPPINGS = 25_000  # of memory by one process; Linux allows 65,530, and each compiled program takes some
+MOST_MEMORY = 1.5e9  # bytes of one process, most of them compiled programs that are not needed any more
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_mappings():
-    """Forget compiled programs before there are so many that the next one aborts the process."""
+def few_programs():
+    """Forget compiled programs before they fill the memory; those that are needed again are read from the cache."""
     yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+    if not PROCESS.exists():
+        return
+    memory = int((PROCESS / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if memory > MOST_MEMORY or (PROCESS / "maps").read_bytes().count(b"\n") > MOST_MAPPINGS:
         jax.clear_caches()
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else what was freed stays with the process
 
 
 @pytest.fixture(scope="session")
