@@ -330,7 +330,7 @@ def test_the_card_of_a_file(weights):
     shown = CliRunner().invoke(app, ["priors", weights, "--json"])
     assert json.loads(shown.stdout)["range"]["zero point"] == 25.0
     wrong = CliRunner().invoke(app, ["priors", "tv"])
-    assert wrong.exit_code == 2 and "'tv' is no learned prior; " in wrong.stderr
+    assert wrong.exit_code == 2 and "'tv' is no learned prior: give one" in wrong.stderr
 
 
 def test_the_card_of_other_weights_is_refused(weights):
