@@ -33,7 +33,7 @@ MOST_MAPPINGS = 25_000  # of memory by one process; Linux allows 65,530, and eac
 MOST_MEMORY = 1.5e9  # bytes of one process, most of them compiled programs that are not needed any more
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def few_programs():
     """Forget compiled programs before they fill the memory; those that are needed again are read from the cache."""
     yield
