@@ -22,7 +22,10 @@ from invprob.optimize.find_map import solve
 from invprob.optimize.loop import STATUS
 from invprob.optimize.solvers import Optax
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasStrength, capabilities
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, capabilities
+from invprob.priors.constrained import AbstractBounded
+from invprob.priors.norms import AbstractNorm
+from invprob.priors.product import Product
 from invprob.results import Status
 from invprob.sampling.coordinates import Coordinates
 from invprob.variational.base import (
@@ -113,19 +116,19 @@ class CurvedGaussian(AbstractDistribution):
 
 def sharp_part(prior: AbstractPrior, dtype) -> str:
     """Name of the part of a prior whose density has kinks or ends at a bound in all coordinates; empty for none."""
-    return next((type(factor).__name__ for factor in prior.factors if _is_sharp(factor, dtype)), "")
-
-
-def _is_sharp(prior: AbstractPrior, dtype) -> bool:
+    if isinstance(prior, Product):
+        return next((name for part in prior._leaves() if (name := sharp_part(part, dtype))), "")
     if prior.as_gaussian() is not None:
-        return False
-    if prior.is_sharp and isinstance(prior, HasStrength):  # a norm is bent at zero in white coordinates as well
-        return True
+        return ""
+    name = type(prior).__name__
+    if isinstance(prior, AbstractNorm):
+        return name
     if prior.as_transform() is not None:
-        return False
-    if any(g.is_sharp for _, g in prior.as_terms() or ()):
-        return True
-    return isinstance(prior, HasLogProb) and _is_piecewise_linear(prior, dtype)
+        return ""
+    terms = prior.as_terms() or ()
+    if any(isinstance(g, AbstractNorm | AbstractBounded) for _, g in terms):
+        return name
+    return name if isinstance(prior, HasLogProb) and _is_piecewise_linear(prior, dtype) else ""
 
 
 def _is_piecewise_linear(prior: HasLogProb, dtype) -> bool:

@@ -1,8 +1,8 @@
 """What a prior can do, as base classes: a prior inherits what it can honour, a solver states what it needs."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance
-from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure, precision_of
 
 if TYPE_CHECKING:
@@ -50,35 +49,6 @@ class AbstractPrior(eqx.Module):
     def gaussian_approximation(self) -> "Gaussian | None":
         """A Gaussian of the same mean and variance, None where it is not known; a local search begins from it."""
         return self.as_gaussian()
-
-    is_sharp: ClassVar[bool] = False
-    """Whether the density has kinks, or ends at a bound, so that it has no curvature at its maximum."""
-
-    @property
-    def factors(self) -> "tuple[AbstractPrior, ...]":
-        """The priors whose product this one is, over separate parts of the latent; itself where it is no product."""
-        return (self,)
-
-    def map_factors(self, function: "Callable[[AbstractPrior], AbstractPrior]") -> "AbstractPrior":
-        """The product with the function of each factor in its place."""
-        return function(self)
-
-    def inverse_transform(self, x: PyTree) -> PyTree:
-        """xi with ``T(xi) = x`` for the transform T.
-
-        Raises
-        ------
-        CapabilityError
-            When the transform has no inverse that is known.
-        """
-        raise CapabilityError(f"the transform of a {type(self).__name__} prior has no inverse here")
-
-    def stiffness(self, u: PyTree) -> PyTree:
-        """The gradient at u of a quadratic stand-in for ``-log p``, from which coordinates of a sampler are made.
-
-        Zero where there is none.
-        """
-        return jax.tree.map(jnp.zeros_like, u)
 
     def start(self, solution: PyTree, covariance: AbstractCovariance) -> PyTree:
         """Where a local search begins, from the posterior mean and covariance under `matched`."""
@@ -144,31 +114,6 @@ class HasPrecision(AbstractPrior):
     covariance: eqx.AbstractVar[AbstractCovariance]
 
 
-class HasStrength(AbstractPrior):
-    """A prior with a strength: its negative logarithm is homogeneous, a norm of the latent or of a map of it."""
-
-    @abstractmethod
-    def rescaled(self, factor: Float[Array, ""]) -> AbstractPrior:
-        """The prior of a strength that is so many times this one."""
-
-    @property
-    @abstractmethod
-    def rank(self) -> Float[Array, ""] | int:
-        """How many dimensions the norm is of: the density of the norm times f has f to this power as a constant."""
-
-
-class HasConditionalGaussian(AbstractPrior):
-    """A mixture of Gaussians: given latent scales, which can be drawn given x, the numbers of x are Gaussian."""
-
-    @abstractmethod
-    def conditional_precisions(self, key, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """A draw of the precisions ``1 / tau^2`` given x; broadcasts to x, zero where a number is free."""
-
-    @abstractmethod
-    def cost(self, u: Float[Array, "..."]) -> Float[Array, ""]:
-        """``log p(0) - log p(u)``."""
-
-
 class HasTerms(AbstractPrior):
     """A prior that is a product of simple ones on linear maps, ``-log p(x) = sum_j -log g_j(W_j x)``."""
 
@@ -227,8 +172,7 @@ class HasColouredDenoiser(HasDenoiser):
 def capabilities(prior: Any) -> tuple[str, ...]:
     """Names of what a prior can do, for messages and listings."""
     known = (
-        HasScore, HasLogProb, HasProx, HasSeparableProx, HasPrecision, HasStrength, HasConditionalGaussian,
-        HasTerms, HasTransform, HasSample, HasDenoiser,
+        HasScore, HasLogProb, HasProx, HasSeparableProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser,
         HasColouredDenoiser,
     )  # fmt: skip
     return tuple(c.__name__ for c in known if isinstance(prior, c))

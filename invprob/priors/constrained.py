@@ -18,17 +18,10 @@ from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasSeparableP
 class AbstractBounded(AbstractPrior):
     """A prior with the support x >= floor in each number."""
 
-    is_sharp = True
-
     @property
     @abstractmethod
     def floor(self) -> Float[Array, ""]:
         """The lowest value, in the unit of x."""
-
-    @property
-    def inside(self) -> AbstractPrior | None:
-        """The prior inside of the support where that has kinks of its own; None where it is smooth there."""
-        return None
 
     def restricted(self, value: Float[Array, ""], x: PyTree) -> Float[Array, ""]:
         """The value inside of the support, minus infinity outside."""
@@ -95,17 +88,10 @@ class LowerBound(AbstractBounded, HasLogProb, HasSeparableProx):
     def floor(self):
         return self.lowest
 
-    @property
-    def inside(self):
-        return self.inner
-
     def log_prob(self, x):
         inner = self.inner
         value = inner.log_prob(x) if isinstance(inner, HasLogProb) else jnp.zeros((), precision_of(x))
         return self.restricted(value, x)
-
-    def stiffness(self, u):
-        return super().stiffness(u) if self.inner is None else self.inner.stiffness(u)
 
     def prox(self, v, step):
         v = v if self.inner is None else self.inner.prox(v, step)

@@ -56,13 +56,6 @@ class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasTransform, HasSampl
         shrunk = self.covariance.updated(_impulse(u), jax.tree.map(lambda a: a / step, ones)).operator(u)
         return jax.tree.map(lambda m, s: m + s / step, self.mean, shrunk)
 
-    def inverse_transform(self, x):
-        gaussian = self.as_gaussian()
-        return gaussian.covariance.inv_sqrt(jax.tree.map(jnp.subtract, x, gaussian.mean))
-
-    def stiffness(self, u):
-        return self.covariance.inv(u)
-
     @property
     def transform(self) -> AbstractOperator:
         return Function(_Affine(self.mean, self.covariance), self.structure)

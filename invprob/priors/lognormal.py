@@ -57,9 +57,6 @@ class LogNormal(HasLogProb, HasTransform, HasSample):
     def transform(self) -> AbstractOperator:
         return compose(Function(_Exp(), self.structure), self.field.transform)
 
-    def inverse_transform(self, x):
-        return self.field.inverse_transform(self.unconstrain(x))
-
     def sample(self, key):
         return jnp.exp(self.field.sample(key))
 

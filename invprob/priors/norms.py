@@ -15,15 +15,7 @@ from jaxtyping import Array, Float
 from invprob.covariance import inexact
 from invprob.operators.base import AbstractOperator, Structure
 from invprob.operators.function import Function
-from invprob.priors.capabilities import (
-    HasConditionalGaussian,
-    HasLogProb,
-    HasProx,
-    HasSample,
-    HasSeparableProx,
-    HasStrength,
-    HasTransform,
-)
+from invprob.priors.capabilities import HasLogProb, HasProx, HasSample, HasSeparableProx, HasTransform
 from invprob.priors.constrained import AbstractBounded
 
 
@@ -32,23 +24,8 @@ def _require_broadcast(values: Array, shape: tuple[int, ...], what: str) -> None
         raise ValueError(f"the {what} has shape {values.shape}, which does not broadcast to {shape}")
 
 
-class AbstractNorm(HasLogProb, HasProx, HasStrength, HasConditionalGaussian):
-    """A density whose negative logarithm is a weighted norm and a constant: ``sum_i rate_i |u_i|``."""
-
-    is_sharp = True
-
-    @property
-    @abstractmethod
-    def rate(self) -> Float[Array, ...]:
-        """The rate of each number, or of each vector; broadcasts to the `squared_lengths`."""
-
-    def squared_lengths(self, u: Float[Array, ...]) -> Float[Array, ...]:
-        """``|u_i|^2`` of each number, or of each vector."""
-        return u**2
-
-    def lengths(self, u: Float[Array, ...]) -> Float[Array, ...]:
-        """``|u_i|`` of each number, or of each vector."""
-        return jnp.abs(u)
+class AbstractNorm(HasLogProb, HasProx):
+    """A density whose negative logarithm is a weighted norm and a constant."""
 
     @abstractmethod
     def cost(self, u: Float[Array, ...]) -> Float[Array, ""]:
@@ -60,38 +37,8 @@ class AbstractNorm(HasLogProb, HasProx, HasStrength, HasConditionalGaussian):
 
     @property
     def rank(self) -> Float[Array, ""] | int:
+        """How many dimensions the norm is of: the density of the norm times f has f to this power as a constant."""
         return math.prod(self.structure.shape)
-
-    def stiffness(self, u):
-        """Of the Fisher information, ``1 / b^2`` along each coefficient of scale b, wherever it is not zero."""
-        anywhere = jax.random.normal(jax.random.key(0), u.shape, u.dtype)
-        squared = jnp.square(self.score(anywhere))
-        # the vectors of a GroupNorm point anywhere, on average
-        return (jnp.mean(squared, axis=(-2, -1), keepdims=True) if u.ndim > 2 else squared) * u
-
-    def conditional_precisions(self, key, x):
-        lengths = self.lengths(x)
-        return inverse_scales(key, jnp.broadcast_to(self.rate, lengths.shape), lengths)
-
-
-def inverse_scales(key, rate: Float[Array, "*n"], length: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``1 / tau^2`` given ``|u|``: inverse Gaussian of mean rate / |u| and shape rate^2; zero where the rate is.
-
-    The density ``exp(-rate |u|)`` of a vector of d numbers is a mixture of ``N(0, tau^2 I)`` over
-    ``tau^2 ~ Gamma((d + 1) / 2, rate^2 / 2)``.
-
-    References
-    ----------
-    Park & Casella 2008, J. American Statistical Association 103, 681; Kyung, Gill, Ghosh & Casella 2010, Bayesian
-    Analysis 5, 369 (vectors); Michael, Schucany & Haas 1976, The American Statistician 30, 88 (the draw).
-    """
-    one, other = jax.random.split(key)
-    shape = jnp.where(rate > 0, rate, 1) ** 2
-    mean = jnp.sqrt(shape) / jnp.maximum(length, jnp.finfo(length.dtype).tiny ** 0.25)
-    half = mean * jax.random.normal(one, length.shape, length.dtype) ** 2 / (2 * shape)
-    small = mean / (1 + half + jnp.sqrt(half * (2 + half)))
-    first = jax.random.uniform(other, length.shape, length.dtype) * (mean + small) <= mean
-    return jnp.where(rate > 0, jnp.where(first, small, mean**2 / small), 0)
 
 
 class Laplace(AbstractNorm, HasSeparableProx, HasTransform, HasSample):
@@ -119,10 +66,6 @@ class Laplace(AbstractNorm, HasSeparableProx, HasTransform, HasSample):
 
     def cost(self, u):
         return jnp.sum(jnp.abs(u) / self.scale)
-
-    @property
-    def rate(self):
-        return 1 / self.scale
 
     def rescaled(self, factor):
         return Laplace(self.scale / factor, self.shape)
@@ -185,9 +128,6 @@ class Exponential(AbstractBounded, HasLogProb, HasSeparableProx, HasTransform, H
     def prox(self, v, step):
         return jnp.maximum(v - step / self.scale, 0)
 
-    def stiffness(self, u):
-        return u / self.scale**2
-
     @property
     def transform(self) -> AbstractOperator:
         return Function(_ToExponential(self.scale), self.shape)
@@ -233,10 +173,6 @@ class L1Norm(AbstractNorm, HasSeparableProx):
     def cost(self, u):
         return jnp.sum(self.weights * jnp.abs(u))
 
-    @property
-    def rate(self):
-        return self.weights
-
     def rescaled(self, factor):
         return L1Norm(self.weights * factor, self.shape)
 
@@ -280,16 +216,6 @@ class GroupNorm(AbstractNorm, HasSample):
 
     def cost(self, u):
         return jnp.sum(_length(u) / self.scale)
-
-    @property
-    def rate(self):
-        return 1 / self.scale
-
-    def squared_lengths(self, u):
-        return jnp.sum(u**2, axis=0)
-
-    def lengths(self, u):
-        return jnp.sqrt(jnp.sum(u**2, axis=0))
 
     def rescaled(self, factor):
         return GroupNorm(self.scale / factor, self.shape)

@@ -77,19 +77,6 @@ class Product(HasLogProb, HasSample):
         mean = self._map(lambda part: part.gaussian_approximation().mean)
         return Gaussian(mean, Blocks(self._map(lambda part: part.gaussian_approximation().covariance)))
 
-    @property
-    def factors(self):
-        return tuple(factor for part in self._leaves() for factor in part.factors)
-
-    def map_factors(self, function):
-        return Product(self._map(lambda part: part.map_factors(function)))
-
-    def inverse_transform(self, x):
-        gaussian = self.as_gaussian()
-        if gaussian is not None:
-            return gaussian.inverse_transform(x)
-        return self._map(lambda part, value: part.inverse_transform(value), x)
-
     def start(self, solution, covariance):
         assert isinstance(covariance, Blocks)  # as `matched` gives it
         return self._map(lambda part, x, c: part.start(x, c), solution, covariance.parts)

@@ -12,7 +12,7 @@ from invprob.covariance import inexact
 from invprob.errors import CapabilityError
 from invprob.operators.analysis import Gradient, Starlet, StarletDetails, Wavelet, starlet_norms
 from invprob.operators.base import AbstractLinearOperator
-from invprob.priors.capabilities import HasLogProb, HasProx, HasStrength, HasTerms, capabilities
+from invprob.priors.capabilities import HasLogProb, HasProx, HasTerms, capabilities
 from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
 
 
@@ -60,7 +60,7 @@ class Analysis(HasLogProb, HasTerms):
         return self.prior.log_prob(self.W(x))
 
 
-class AbstractSparsity(HasLogProb, HasTerms, HasStrength):
+class AbstractSparsity(HasLogProb, HasTerms):
     """``-log p(x) = |W x|`` without a constant, for a norm and a linear operator W."""
 
     W: eqx.AbstractVar[AbstractLinearOperator]

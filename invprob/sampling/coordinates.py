@@ -8,7 +8,7 @@ stationary place by place. On the 64-pixel scene of the benchmarks it takes the 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -26,6 +26,8 @@ from invprob.optimize.loop import iterate_pure
 from invprob.optimize.solvers import NewtonCG
 from invprob.posterior import Posterior
 from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore
+from invprob.priors.constrained import LowerBound
+from invprob.priors.norms import AbstractNorm, Exponential
 
 FLOOR = 1e-3  # of the information at which data and prior weigh the same: what is below it is the prior alone
 PROBES = 64  # random vectors behind the diagonal of the Fisher matrix: good to a fifth, plenty for its logarithm
@@ -168,7 +170,7 @@ def prior_precisions(prior: AbstractPrior, dtype) -> PyTree:
     for i, shape in enumerate(shapes):
         middle = tuple(n // 2 for n in shape)
         impulse = prior.structure.treedef.unflatten([*leaves[:i], leaves[i].at[middle].set(1), *leaves[i + 1 :]])
-        row = total([jax.tree.leaves(W.adjoint(g.stiffness(W.apply(impulse))))[i] for W, g in terms])
+        row = total([jax.tree.leaves(W.adjoint(_stiffness(g, W.apply(impulse))))[i] for W, g in terms])
         if len(shape) == 2:
             spectrum = jnp.abs(jnp.real(jnp.fft.rfft2(jnp.roll(row, tuple(-m for m in middle), (0, 1)))))
             found.append(spectrum + RIDGE * jnp.mean(spectrum))
@@ -214,6 +216,23 @@ def _of_covariance(covariance: AbstractCovariance) -> PyTree:
     if len(shape) != 2:
         return 1 / covariance.variance
     return jnp.full(half_shape(shape), jnp.mean(1 / covariance.variance))  # type: ignore[arg-type]
+
+
+def _stiffness(g: Any, u: Array) -> Array:
+    """A quadratic stand-in for ``-log g``, applied to u."""
+    gaussian = g.as_gaussian()
+    if gaussian is not None:
+        return gaussian.covariance.inv(u)
+    if isinstance(g, LowerBound) and g.inner is not None:
+        return _stiffness(g.inner, u)
+    if isinstance(g, Exponential):
+        return u / g.scale**2
+    if not isinstance(g, AbstractNorm):
+        return jnp.zeros_like(u)
+    anywhere = jax.random.normal(jax.random.key(0), u.shape, u.dtype)
+    squared = jnp.square(g.score(anywhere))
+    # the vectors of a GroupNorm point anywhere, on average
+    return (jnp.mean(squared, axis=(-2, -1), keepdims=True) if u.ndim > 2 else squared) * u
 
 
 class Unconstrained(eqx.Module):

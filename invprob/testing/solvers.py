@@ -19,8 +19,6 @@ from invprob.optimize.find_map import find_map, solve
 from invprob.optimize.solvers import AbstractSolver
 from invprob.optimize.solvers.base import DONE, NOT_FINITE, RUNNING
 from invprob.posterior import Posterior
-from invprob.priors.constrained import AbstractBounded
-from invprob.priors.norms import AbstractNorm
 from invprob.results import Status
 from invprob.testing.base import first, repeated, require
 
@@ -167,13 +165,19 @@ def _barrier(g: Any, u: Array, out: Structure, kappa: float) -> tuple[Array, int
     def above(floor):
         return -jnp.sum(jnp.log(u - floor)) / kappa, u.size
 
-    if isinstance(g, AbstractNorm):
-        return norms(g.rate, g.squared_lengths(u.reshape(out.shape)))
-    if isinstance(g, AbstractBounded):
+    if isinstance(g, priors.Laplace):
+        return norms(1 / g.scale, u.reshape(out.shape) ** 2)
+    if isinstance(g, priors.L1Norm):
+        return norms(g.weights, u.reshape(out.shape) ** 2)
+    if isinstance(g, priors.GroupNorm):
+        return norms(1 / g.scale, jnp.sum(u.reshape(out.shape) ** 2, axis=0))
+    if isinstance(g, priors.Exponential):
+        value, count = above(0)
+        return value + jnp.sum(u.reshape(out.shape) / g.scale), count
+    if isinstance(g, priors.LowerBound):
         value, count = above(g.floor)
-        assert isinstance(g, priors.HasLogProb)
-        smooth = (-g.log_prob(u.reshape(out.shape)), 0) if g.inside is None else _barrier(g.inside, u, out, kappa)
-        return value + smooth[0], count + smooth[1]
+        inner = (jnp.zeros(()), 0) if g.inner is None else _barrier(g.inner, u, out, kappa)
+        return value + inner[0], count + inner[1]
     _, unravel = ravel_pytree(zeros(out, u.dtype))
     return -g.log_prob(unravel(u)), 0
 

@@ -24,6 +24,9 @@ from invprob.optimize.solvers.base import (
 )
 from invprob.optimize.solvers.cg import axpy, descend
 from invprob.posterior import Posterior, Whitened
+from invprob.priors.capabilities import AbstractPrior
+from invprob.priors.lognormal import LogNormal
+from invprob.priors.product import Product
 
 FORCING = 0.3  # most that is left of the gradient by the inner iteration, relative
 ARMIJO, SHORTEST = 1e-4, 1e-6  # decrease that is asked of a step, of that of its tangent; shortest share of it
@@ -83,7 +86,7 @@ class NewtonCG(AbstractSolver):
         dtype = precision_of(eqx.filter(problem.posterior.likelihood, eqx.is_inexact_array))
         xi = zeros(problem.structure, dtype)
         if x0 is not None:
-            white = problem.posterior.prior.inverse_transform(x0)
+            white = _white(problem.posterior.prior, x0)
             xi = jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), xi, white)
         infinite = jnp.asarray(jnp.inf, dtype)
         return State(xi, Carry(infinite, infinite, jnp.zeros((), jnp.int32)), first_metrics(dtype))
@@ -137,3 +140,19 @@ def _search(problem: Whitened, xi: PyTree, d: PyTree, value: Float[Array, ""], s
 
     share = jax.lax.while_loop(too_far, lambda share: 0.5 * share, jnp.ones_like(value))
     return jnp.where(share > SHORTEST, share, 0)
+
+
+def _white(prior: AbstractPrior, x: PyTree) -> PyTree:
+    """xi with ``T(xi) = x``, where the prior has an inverse."""
+    if isinstance(prior, LogNormal):
+        return _white(prior.field, prior.unconstrain(x))
+    if isinstance(prior, Product) and prior.as_gaussian() is None:
+        is_prior = {"is_leaf": lambda n: isinstance(n, AbstractPrior)}
+        return jax.tree.map(_white, prior.parts, x, **is_prior)
+    gaussian = prior.as_gaussian()
+    if gaussian is None:
+        raise CapabilityError(
+            f"the transform of a {type(prior).__name__} prior has no inverse here: NewtonCG begins from its median "
+            "(no x0)"
+        )
+    return gaussian.covariance.inv_sqrt(jax.tree.map(jnp.subtract, x, gaussian.mean))

@@ -13,7 +13,7 @@ from invprob.errors import CapabilityError
 from invprob.posterior import Hierarchy, Posterior
 from invprob.posterior.hierarchies import NoiseScaleModel, StrengthModel
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
-from invprob.sampling.samplers.gibbs import Mixture, ScaleMixture, conditional_terms
+from invprob.sampling.samplers.gibbs import Mixture, ScaleMixture, parted
 
 SPREAD = 1.0  # standard deviation of the logarithms with which the chains begin
 
@@ -112,7 +112,7 @@ class StrengthMixture(AbstractMarkov):
         if "log_noise" in theta:
             theta = self._update_noise(problem, Place(theta, place.x), noise)
         post = problem.hierarchy.build(theta)
-        norms, gaussians = conditional_terms(post.prior)
+        norms, gaussians = parted(post.prior)
         given = Mixture(post.likelihood, norms, gaussians, problem.mixture.root, problem.mixture.origin)  # type: ignore[arg-type]
         x, steps = self._given.swept(given, place.x, image)
         return Place(theta, x), steps
@@ -121,7 +121,7 @@ class StrengthMixture(AbstractMarkov):
         """Theta with the strength drawn given the image; where the draw is out of bounds, as it was."""
         theta = place.theta
         unit = {**theta, "log_strength": jnp.zeros_like(theta["log_strength"])}
-        norms, _ = conditional_terms(problem.hierarchy.build(unit).prior)
+        norms, _ = parted(problem.hierarchy.build(unit).prior)
         if not norms:
             return theta
         cost = jnp.asarray(sum(g.cost(W.apply(place.x)) for W, g in norms))
