@@ -18,6 +18,7 @@ from invprob.operators.base import total
 from invprob.pipeline.prior import Cards, nominal
 from invprob.pipeline.problem import Model
 from invprob.posterior import Posterior
+from invprob.priors import HasTransform
 from invprob.progress import Listener
 from invprob.results import Samples, Status
 from invprob.variational.base import Approximate
@@ -49,7 +50,7 @@ def check_approximation(model: Model, config: Config) -> None:
     if config.method == "laplace":
         if why := why_no_laplace(post):
             raise UsageError(f"method 'laplace' does not fit: {why}; take method 'vi' or 'sample'")
-        is_metric = post.prior.as_transform() is not None
+        is_metric = post.prior.find(HasTransform) is not None
     else:
         family, _ = as_family(config.family, post)
         try:

@@ -106,7 +106,9 @@ class Model:
         one = jnp.ones(self.frame.shape, self.dtype)
         valid = self.observed.valid
         weight = jnp.ones_like(self.observed.data) if valid is None else valid
-        sky = 0.0 if self.others is None else self.others["sky"].as_gaussian().mean  # type: ignore[union-attr]
+        sky = 0.0
+        if self.others is not None:
+            sky = priors.require(self.others["sky"], priors.HasPrecision, "levels of the sky").mean
         return float(jnp.sum(weight * (self.observed.data - sky)) / jnp.sum(weight * self.image.apply(one)))
 
 

@@ -18,6 +18,7 @@ from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.exact import planes, starlet_of
 from invprob.pipeline.prior import choose_strength
 from invprob.pipeline.problem import build_model
+from invprob.priors import HasPrecision
 from invprob.testing import dense_posterior
 from tests.small import psf_image
 
@@ -41,7 +42,7 @@ def exact(obs: Observation) -> dict[str, np.ndarray]:
         post = choose_strength(model, CONFIG).post
         n = int(np.prod(model.frame.shape))
         posterior = np.asarray(dense_posterior(post)[1])[:n, :n]
-        prior = np.asarray(dense(post.prior.as_gaussian().covariance.parts["image"]))
+        prior = np.asarray(dense(post.prior.find(HasPrecision).covariance.parts["image"]))
         starlet = starlet_of(model.frame.shape)
         pixels = np.eye(n).reshape(n, *model.frame.shape)
         W = np.asarray(jax.vmap(lambda x: planes(starlet, x))(pixels)).reshape(n, -1).T
