@@ -63,7 +63,7 @@ def relative_gap(post, x, best):
     """``(f(x) - f*) / f*`` with f the negative log-posterior less its constants."""
 
     def objective(at):
-        gaussian = post.prior.as_gaussian()
+        gaussian = post.prior.find(priors.HasPrecision)
         u = jax.tree.map(jnp.subtract, at, gaussian.mean)
         return 0.5 * float(post.likelihood.chi2(at)) + 0.5 * float(gaussian.covariance.quadratic(u))
 

@@ -164,12 +164,13 @@ def _check(post: Posterior, analysed: Posterior) -> None:
 def _truths(post: Posterior, truths: Truths | None, keys) -> PyTree:
     """All truths, stacked."""
     if truths is None:
-        if not isinstance(post.prior, HasSample):
+        prior = post.prior.find(HasSample)
+        if prior is None:
             raise CapabilityError(
                 f"{type(post.prior).__name__} cannot be drawn from (HasSample): give truths, a function of a key or "
                 "stacked latent pytrees"
             )
-        return _samples(post.prior, keys)
+        return _samples(prior, keys)
     if callable(truths):
         drawn = [truths(key) for key in keys]
         truths = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)

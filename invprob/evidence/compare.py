@@ -157,10 +157,10 @@ def compare(posts: Mapping[str, Posterior], key, method: str = "auto") -> Compar
 
 
 def _require_normalized(name: str, post: Posterior) -> None:
-    prior = post.prior
-    if isinstance(prior, HasLogProb) and not prior.normalized:
+    density = post.prior.find(HasLogProb)
+    if density is not None and not density.normalized:
         raise CapabilityError(
-            f"the {type(prior).__name__} prior of {name!r} is not normalized, so that its evidence has an unknown "
+            f"the {type(post.prior).__name__} prior of {name!r} is not normalized, so that its evidence has an unknown "
             "constant: compare priors with normalized = True, such as GaussianField or LogNormal"
         )
 

@@ -22,10 +22,15 @@ from invprob.optimize.find_map import solve
 from invprob.optimize.loop import STATUS
 from invprob.optimize.solvers import Optax
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, capabilities
-from invprob.priors.constrained import AbstractBounded
-from invprob.priors.norms import AbstractNorm
-from invprob.priors.product import Product
+from invprob.priors.capabilities import (
+    AbstractPrior,
+    HasLogProb,
+    HasParts,
+    HasPrecision,
+    HasTransform,
+    leaves_of,
+    offers,
+)
 from invprob.results import Status
 from invprob.sampling.coordinates import Coordinates
 from invprob.variational.base import (
@@ -116,19 +121,14 @@ class CurvedGaussian(AbstractDistribution):
 
 def sharp_part(prior: AbstractPrior, dtype) -> str:
     """Name of the part of a prior whose density has kinks or ends at a bound in all coordinates; empty for none."""
-    if isinstance(prior, Product):
-        return next((name for part in prior._leaves() if (name := sharp_part(part, dtype))), "")
-    if prior.as_gaussian() is not None:
+    whole = prior.find(HasParts)
+    if whole is not None:
+        return next((name for part in leaves_of(whole.parts) if (name := sharp_part(part, dtype))), "")
+    pushed, density = prior.find(HasTransform), prior.find(HasLogProb)
+    if prior.find(HasPrecision) is not None or (pushed is not None and pushed.is_smooth):
         return ""
-    name = type(prior).__name__
-    if isinstance(prior, AbstractNorm):
-        return name
-    if prior.as_transform() is not None:
-        return ""
-    terms = prior.as_terms() or ()
-    if any(isinstance(g, AbstractNorm | AbstractBounded) for _, g in terms):
-        return name
-    return name if isinstance(prior, HasLogProb) and _is_piecewise_linear(prior, dtype) else ""
+    sharp = prior.is_sharp or (density is not None and _is_piecewise_linear(density, dtype))
+    return type(prior).__name__ if sharp else ""
 
 
 def _is_piecewise_linear(prior: HasLogProb, dtype) -> bool:
@@ -146,11 +146,10 @@ def why_no_laplace(post: Posterior) -> str:
             f"no Laplace approximation under a {name} prior: its density has kinks or bounds, the maximum lies on "
             "them, and there is no curvature there"
         )
-    if post.prior.as_transform() is None and not isinstance(post.prior, HasLogProb):
-        can = ", ".join(capabilities(post.prior)) or "nothing"
+    if post.prior.find(HasTransform) is None and post.prior.find(HasLogProb) is None:
         return (
             "no Laplace approximation: it needs a prior with HasLogProb or HasTransform, and "
-            f"{type(post.prior).__name__} offers {can}"
+            f"{type(post.prior).__name__} offers {offers(post.prior)}"
         )
     return ""
 
@@ -217,7 +216,7 @@ def laplace(
     if why := why_no_laplace(post):
         raise CapabilityError(f"{why}; draw from the posterior instead: invprob.sample(post, key)")
     volume_key, judge_key = jax.random.split(key)
-    if post.prior.as_transform() is not None:
+    if post.prior.find(HasTransform) is not None:
         approximation, status = _in_white(post, volume_key, num_probes, max_steps or NEWTON_STEPS)
         reason = f"{type(post.prior).__name__} prior: Fisher metric in white coordinates"
     else:

@@ -26,7 +26,7 @@ from invprob.optimize.solvers import (
     Wiener,
 )
 from invprob.posterior import Hierarchy, Posterior
-from invprob.priors.capabilities import HasLogProb, capabilities
+from invprob.priors.capabilities import HasLogProb, HasPrecision, HasTerms, HasTransform, offers
 
 
 def _uniform(noise: AbstractCovariance) -> bool:
@@ -67,16 +67,16 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
     linear = isinstance(operator, AbstractLinearOperator)
     kind, name = "linear" if linear else "non-linear", type(prior).__name__
     if linear and isinstance(post.likelihood, likelihoods.Gaussian):
-        if prior.as_gaussian() is not None:
+        if prior.find(HasPrecision) is not None:
             return _for_gaussian(post, settings)
-        if prior.as_terms() is not None:
+        if prior.find(HasTerms) is not None:
             if fits(admm := ADMM(**settings), post):
                 return admm, (
                     f"convolution, Gaussian noise and a {name} prior of terms with a prox: ADMM, one division in "
                     "Fourier space a step"
                 )
             return PrimalDual(**settings), f"linear operator and a {name} prior of terms with a prox: primal-dual steps"
-    if prior.as_transform() is not None:
+    if prior.find(HasTransform) is not None:
         return NewtonCG(**settings), (
             f"{kind} operator and a {name} prior that is transformed white noise: Newton steps on the Fisher metric"
         )
@@ -86,21 +86,20 @@ def choose_solver(post: Posterior, **settings: Any) -> tuple[AbstractSolver, str
         return plugplay, (
             f"linear operator, Gaussian noise and a {name} with a denoiser: plug-and-play, annealed, with noise"
         )
-    if isinstance(prior, HasLogProb):
+    if prior.find(HasLogProb) is not None:
         return (
             Optax(**settings),
             f"{kind} operator, {name} prior with a log-density: L-BFGS in the latent's own coordinates",
         )
-    can = ", ".join(capabilities(prior)) or "nothing"
     raise CapabilityError(
-        f"no solver for a {name} prior: it offers {can}; a solver needs HasLogProb, HasProx, HasTerms, HasTransform, "
-        "HasColouredDenoiser or HasPrecision"
+        f"no solver for a {name} prior: it offers {offers(prior)}; a solver needs HasLogProb, HasProx, HasTerms, "
+        "HasTransform, HasColouredDenoiser or HasPrecision"
     )
 
 
 def is_circulant(post: Posterior) -> bool:
     """Whether operator, noise and prior, with concrete arrays, are all diagonal in Fourier space."""
-    like, gaussian = post.likelihood, post.prior.as_gaussian()
+    like, gaussian = post.likelihood, post.prior.find(HasPrecision)
     return (
         isinstance(like, likelihoods.Gaussian)
         and isinstance(like.operator, CircularConvolve | Identity)

@@ -19,7 +19,7 @@ from invprob.covariance import Stationary
 from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractLinearOperator
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import HasColouredDenoiser
+from invprob.priors.capabilities import HasColouredDenoiser, require
 
 POWER_STEPS = 40  # of the iteration for the largest eigenvalue ...
 MARGIN = 1.03  # ... and what it may be too small by
@@ -96,13 +96,10 @@ def augment(post: Posterior, share: float, depth: float) -> AugmentedPosterior:
     CapabilityError
         When operator, noise or prior are others.
     """
-    like, prior = post.likelihood, post.prior
+    like = post.likelihood
     if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.operator, AbstractLinearOperator):
         raise CapabilityError("an auxiliary image needs a linear operator and Gaussian noise")
-    if not isinstance(prior, HasColouredDenoiser):
-        raise CapabilityError(
-            f"an auxiliary image needs a prior with a denoiser for coloured noise, not {type(prior).__name__}"
-        )
+    prior = require(post.prior, HasColouredDenoiser, "auxiliary images")
     (ny, nx), dtype = prior.structure.shape, like.data.dtype
     out = like.operator.out_structure.shape
     datum = jnp.zeros(out, dtype).at[tuple(n // 2 for n in out)].set(1)

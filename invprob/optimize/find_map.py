@@ -32,6 +32,7 @@ from invprob.optimize.solvers import (
     Wiener,
 )
 from invprob.posterior import Posterior
+from invprob.priors.capabilities import HasPrecision
 from invprob.results import Estimate, Status
 from invprob.results.report import Record, Report
 
@@ -238,7 +239,7 @@ def _optimum(post: Posterior, solver: AbstractSolver, x0: PyTree | None, max_ste
 def _implicit(primals, tangents):
     # the gradient of -log p vanishes at the optimum: H dx = -d(gradient), by lineax
     post, *rest = primals
-    if post.prior.as_gaussian() is None and not isinstance(rest[0], Optax):
+    if post.prior.find(HasPrecision) is None and not isinstance(rest[0], Optax):
         raise CapabilityError(
             f"the optimum under a {type(post.prior).__name__} prior has no implicit derivative here, which needs a "
             "smooth density of x: a Gaussian prior, or the lbfgs solver"

@@ -16,6 +16,7 @@ from invprob.evidence.laplace import Laplace, laplace, why_no_laplace
 from invprob.operators import Crop
 from invprob.operators.base import total
 from invprob.posterior import Posterior, Problem
+from invprob.priors import HasTransform
 from invprob.progress import Listener
 from invprob.recipes.base import PriorRecipe
 from invprob.results import Samples, Status
@@ -48,7 +49,7 @@ def check_approximation(post: Posterior, recipe: PriorRecipe, config: Config) ->
     if config.method == "laplace":
         if why := why_no_laplace(post):
             raise UsageError(f"method 'laplace' does not fit: {why}; take method 'vi' or 'sample'")
-        is_metric = post.prior.as_transform() is not None
+        is_metric = post.prior.find(HasTransform) is not None
     else:
         family, _ = as_family(config.family, post)
         try:

@@ -107,8 +107,8 @@ def calibrate_configuration(
         post = recipe.fit(problem, hierarchy, config, listener).posterior
         key = jax.random.key(config.seed)
         truths = None
-        if not isinstance(post.prior, priors.HasSample):
-            prior = priors.GaussianRegularized(post.prior, ANCHOR * problem.noise_unit)  # type: ignore[arg-type]
+        if post.prior.find(priors.HasSample) is None:
+            prior = priors.GaussianRegularized(post.prior, ANCHOR * problem.noise_unit)
             listener.note(f"drawing {num_cases} truths from the prior")
             truths = prior_draws(prior, jax.random.fold_in(key, 1), num_cases)
             post = Posterior(post.likelihood, prior)

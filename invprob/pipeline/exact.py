@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 from invprob.covariance import Blocks, Stationary
 from invprob.operators import Crop, Starlet
 from invprob.posterior import Posterior
-from invprob.priors import DenoiserPrior
 
 SCALES = 5  # most detail scales in the map of evidence; each is an image
 
@@ -74,14 +73,12 @@ class DrawSummary(eqx.Module):
 
 
 def prior_variances(post: Posterior, dtype) -> dict[str, Array]:
-    """Variance of a pixel, and of a starlet coefficient of each plane, under a stationary prior; else NaN.
+    """Variance of a pixel, and of a starlet coefficient of each plane, where that of the prior is stationary; else NaN.
 
     With the power spectrum P and the response w of a plane to a single pixel it is the mean of ``P |w|^2`` over all
     frequencies. Of a learned prior P is that of the images that it was trained on.
     """
-    gaussian = (
-        post.prior.gaussian_approximation() if isinstance(post.prior, DenoiserPrior) else post.prior.as_gaussian()
-    )
+    gaussian = post.prior.gaussian_approximation()
     covariance = None if gaussian is None else gaussian.covariance
     if isinstance(covariance, Blocks):
         covariance = covariance.parts["image"]

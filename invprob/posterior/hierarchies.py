@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,10 +17,7 @@ from invprob.operators import Convolve
 from invprob.operators.base import Adjoint, compose
 from invprob.operators.convolve import dilated_transfer_function
 from invprob.posterior.posterior import Hierarchy, Posterior
-from invprob.priors.norms import AbstractNorm
-from invprob.priors.sparse import AbstractSparsity
-
-Sparse = AbstractSparsity | AbstractNorm
+from invprob.priors.capabilities import HasStrength, require
 
 
 class FieldModel(eqx.Module):
@@ -93,21 +89,16 @@ class StrengthModel(eqx.Module):
 
     def __call__(self, theta: PyTree) -> Posterior:
         factor = jnp.exp(theta["log_strength"])
-        parts, treedef = _parts(self.post.prior)
-        scaled = [p.rescaled(factor) if isinstance(p, Sparse) else p for p in parts]
-        return Posterior(self.post.likelihood, treedef.unflatten(scaled))
+        return Posterior(self.post.likelihood, self._prior.rescaled(factor))
 
     @property
     def rank(self) -> Float[Array, ""] | int:
         """Power of the factor in the constant of the density."""
-        return sum(p.rank for p in _parts(self.post.prior)[0] if isinstance(p, Sparse))
+        return self._prior.rank
 
-
-def _parts(prior: priors.AbstractPrior) -> tuple[list[Any], Any]:
-    """The parts of a product, or the prior itself."""
-    return jax.tree.flatten(
-        prior, is_leaf=lambda node: isinstance(node, priors.AbstractPrior) and not isinstance(node, priors.Product)
-    )
+    @property
+    def _prior(self) -> HasStrength:
+        return require(self.post.prior, HasStrength, "hierarchies of the strength")
 
 
 def strength_hierarchy(post: Posterior, factor: float = 1e3) -> Hierarchy:
@@ -137,14 +128,7 @@ def strength_hierarchy(post: Posterior, factor: float = 1e3) -> Hierarchy:
     """
     if not factor > 1:
         raise UsageError(f"the factor of the strength is above one, not {factor:g}")
-    parts = _parts(post.prior)[0]
-    good = all(isinstance(p, Sparse) or p.as_gaussian() is not None for p in parts)
-    if not good or not any(isinstance(p, Sparse) for p in parts):
-        names = ", ".join(sorted({type(p).__name__ for p in parts}))
-        raise CapabilityError(
-            f"the strength of a sum of norms is sampled: of TotalVariation, StarletSparsity, WaveletSparsity, Laplace "
-            f"and the like, not of {names}"
-        )
+    require(post.prior, HasStrength, "hierarchies of the strength")
     zero = jnp.zeros((), post.likelihood.data.dtype)  # type: ignore[attr-defined]
     wide = jnp.log(zero + factor)
     start, lower, upper = ({"log_strength": value} for value in (zero, -wide, wide))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from invprob import likelihoods
 from invprob.covariance import AbstractCovariance
-from invprob.errors import CapabilityError, UsageError
+from invprob.errors import UsageError
 from invprob.likelihoods.base import AbstractLikelihood
 from invprob.operators.base import (
     AbstractLinearOperator,
@@ -20,7 +20,7 @@ from invprob.operators.base import (
     compose,
     vdot,
 )
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasPrecision, HasScore, HasTransform, require
 
 
 class Posterior(eqx.Module):
@@ -49,17 +49,12 @@ class Posterior(eqx.Module):
 
     def log_prob(self, x: PyTree) -> Float[Array, ""]:
         """Log-density at x, up to the evidence (and the prior's constant where it is not normalized)."""
-        if not isinstance(self.prior, HasLogProb):
-            raise CapabilityError(
-                f"{type(self.prior).__name__} has no log_prob; choose a method that needs only what the prior has"
-            )
-        return self.likelihood.log_prob(x) + self.prior.log_prob(x)
+        return self.likelihood.log_prob(x) + require(self.prior, HasLogProb, "densities of a posterior").log_prob(x)
 
     def score(self, x: PyTree) -> PyTree:
         """Gradient of the log-density at x."""
-        if not isinstance(self.prior, HasScore):
-            raise CapabilityError(f"{type(self.prior).__name__} has no score")
-        return jax.tree.map(jnp.add, jax.grad(self.likelihood.log_prob)(x), self.prior.score(x))
+        score = require(self.prior, HasScore, "scores of a posterior").score
+        return jax.tree.map(jnp.add, jax.grad(self.likelihood.log_prob)(x), score(x))
 
     def chi2(self, x: PyTree) -> Float[Array, ""]:
         """Sum of the squared residuals in sigmas over the valid data."""
@@ -75,9 +70,7 @@ class Posterior(eqx.Module):
         at
             Where a non-linear operator is linearized; not needed for a linear one.
         """
-        gaussian = self.prior.as_gaussian()
-        if gaussian is None:
-            raise CapabilityError(f"{type(self.prior).__name__} is not Gaussian and has no constant precision")
+        gaussian = require(self.prior, HasPrecision, "constant precisions")
         if at is None and not isinstance(self.likelihood.operator, AbstractLinearOperator):
             raise UsageError("the precision of a non-linear operator depends on the point: give `at`")
         fisher = self.likelihood.fisher(x if at is None else at)
@@ -85,7 +78,7 @@ class Posterior(eqx.Module):
 
     def linear_gaussian(self) -> LinearGaussian | None:
         """The linear-Gaussian system of this posterior, None where it is not one."""
-        gaussian, like = self.prior.as_gaussian(), self.likelihood
+        gaussian, like = self.prior.find(HasPrecision), self.likelihood
         if gaussian is None or not isinstance(like, likelihoods.Gaussian):
             return None
         if not isinstance(like.operator, AbstractLinearOperator):
@@ -98,10 +91,7 @@ class Posterior(eqx.Module):
 
     def whiten(self) -> Whitened:
         """The posterior in the coordinates in which the prior is N(0, I)."""
-        T = self.prior.as_transform()
-        if T is None:
-            raise CapabilityError(f"{type(self.prior).__name__} has no transform from white noise (HasTransform)")
-        return Whitened(self, T)
+        return Whitened(self, require(self.prior, HasTransform, "white coordinates").transform)
 
 
 class Pullback(eqx.Module):

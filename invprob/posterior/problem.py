@@ -116,7 +116,9 @@ class Problem:
         like = self.exposure.likelihood
         one = jnp.ones(self.shape, self.dtype)
         weight = jnp.ones_like(like.data) if like.valid is None else like.valid
-        sky = self.nuisances["sky"].as_gaussian().mean if self.nuisances else 0.0  # type: ignore[union-attr]
+        sky = 0.0
+        if self.nuisances:
+            sky = priors.require(self.nuisances["sky"], priors.HasPrecision, "levels of the sky").mean
         return float(jnp.sum(weight * (like.data - sky)) / jnp.sum(weight * like.operator.apply(one)))
 
     def score_noise(self, W: AbstractLinearOperator) -> Float[Array, " planes"]:

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from invprob.covariance import Blocks, Diagonal
-from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractOperator, compose, precision_of, zeros
 from invprob.posterior.posterior import Posterior
-from invprob.priors import Gaussian
+from invprob.priors import Gaussian, HasTransform, require
 
 
 def in_white_coordinates(post: Posterior) -> tuple[Posterior, AbstractOperator]:
@@ -24,12 +23,7 @@ def in_white_coordinates(post: Posterior) -> tuple[Posterior, AbstractOperator]:
     CapabilityError
         When the prior is not white noise pushed through a map.
     """
-    T = post.prior.as_transform()
-    if T is None:
-        raise CapabilityError(
-            f"white coordinates need a prior that is white noise pushed through a map (HasTransform); "
-            f"{type(post.prior).__name__} is not one"
-        )
+    T = require(post.prior, HasTransform, "white coordinates").transform
     dtype = precision_of(eqx.filter(post.likelihood, eqx.is_inexact_array))
     mean = zeros(T.in_structure, dtype)
     single = len(jax.tree.leaves(mean)) == 1 and not isinstance(mean, dict | tuple | list)

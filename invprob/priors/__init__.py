@@ -3,18 +3,23 @@
 from invprob.priors.capabilities import (
     AbstractPrior,
     HasColouredDenoiser,
+    HasConditionalGaussian,
     HasDenoiser,
     HasLogProb,
+    HasParts,
     HasPrecision,
     HasProx,
     HasSample,
     HasScore,
     HasSeparableProx,
+    HasStrength,
     HasTerms,
     HasTransform,
+    HasWhitening,
     capabilities,
+    require,
 )
-from invprob.priors.constrained import LowerBound, Positive
+from invprob.priors.constrained import LowerBound, Positive, positive
 from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, wide_gaussian
 from invprob.priors.generator import GeneratorPrior
 from invprob.priors.learned import Blurred, DenoiserPrior
@@ -38,15 +43,19 @@ __all__ = [
     "GeneratorPrior",
     "GroupNorm",
     "HasColouredDenoiser",
+    "HasConditionalGaussian",
     "HasDenoiser",
     "HasLogProb",
+    "HasParts",
     "HasPrecision",
     "HasProx",
     "HasSample",
     "HasScore",
     "HasSeparableProx",
+    "HasStrength",
     "HasTerms",
     "HasTransform",
+    "HasWhitening",
     "L1Norm",
     "Laplace",
     "LogNormal",
@@ -58,5 +67,7 @@ __all__ = [
     "TotalVariation",
     "WaveletSparsity",
     "capabilities",
+    "positive",
+    "require",
     "wide_gaussian",
 ]

@@ -1,8 +1,52 @@
-"""What a prior can do, as base classes: a prior inherits what it can honour, a solver states what it needs."""
+"""What a prior can do: one mechanism, by which every solver and sampler asks.
+
+The rule
+--------
+1. A capability is an abstract class ``HasX`` with the methods named below. A prior inherits those that it can honour.
+2. Whoever needs one asks the prior itself: ``prior.find(HasX)`` is the prior as one that has it, or None, and
+   ``require(prior, HasX, by)`` is the same with a readable `CapabilityError` instead of None. Nobody else asks for the
+   class of a prior: what a product or a restricted prior can do is a question of its parts.
+3. A composite answers in its own `AbstractPrior.find`, from what its parts find.
+
+============================  ======================================================  ================================
+capability                    methods                                                 asked for by
+============================  ======================================================  ================================
+`HasScore`                    ``score(x)``                                            Langevin dynamics
+`HasLogProb`                  ``log_prob(x)``, ``normalized``, ``barrier(u, kappa)``  L-BFGS, HMC, NUTS, evidences
+`HasProx`                     ``prox(v, step)``                                       proximal gradients
+`HasSeparableProx`            the same, for each number on its own                    planes with steps of their own
+`HasPrecision`                ``mean``, ``covariance``, ``offset``: it is Gaussian    Wiener, CG, exact draws, evidences
+`HasTerms`                    ``terms``, the sum of g_j(W_j x)                        ADMM, primal-dual steps, Gibbs
+`HasConditionalGaussian`      ``inverse_scales(key, u)``                              Gibbs sampling of sparse priors
+`HasStrength`                 ``cost(x)``, ``rescaled(factor)``, ``rank``             Gibbs sampling of the strength
+`HasTransform`                ``transform``, ``is_smooth``: x = T(xi)                 Newton, VI, HMC, Laplace
+`HasWhitening`                ``whitened(x)``, the inverse of T                       Newton steps from a given x
+`HasSample`                   ``sample(key)``                                         calibration
+`HasDenoiser`                 ``denoise(x, sigma)``                                   (a basis of the next)
+`HasColouredDenoiser`         ``denoise_coloured``, ``denoised_draw``                 plug-and-play, the split sampler
+`HasParts`                    ``parts``, independent priors                           ADMM, Laplace (part by part)
+============================  ======================================================  ================================
+
+What every prior answers, with a default that suits most, are methods of `AbstractPrior`: its ``structure``, whether it
+``is_sharp``, its ``stiffness``, a ``gaussian_approximation`` and where a search ``start``\\ s, and the unbounded
+coordinates of its support (``constrain``, ``unconstrain``, ``log_jacobian``).
+
+Composites
+----------
+`Product`
+    has what all its parts have, of all but proximal maps and denoisers; a strength where some have one and the others
+    are Gaussian. A product of Gaussians is Gaussian.
+`HasProx`
+    has terms, with itself as the only one.
+`Positive`, `LowerBound`, `GaussianRegularized`, `Analysis`
+    have a log-density and terms (`LowerBound` a separable proximal map), and take priors that have both.
+`LogNormal`, `Blurred`
+    are what they inherit, whatever they are made of.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -10,10 +54,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from invprob.covariance import AbstractCovariance
+from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure, precision_of
 
-if TYPE_CHECKING:
-    from invprob.priors.gaussian import Gaussian
+C = TypeVar("C", bound="AbstractPrior")
 
 
 class AbstractPrior(eqx.Module):
@@ -24,34 +68,30 @@ class AbstractPrior(eqx.Module):
     def structure(self) -> Structure:
         """Structure of the latent pytree."""
 
-    def as_gaussian(self) -> "Gaussian | None":
-        """This prior as a plain Gaussian, None where it is not one.
+    def find(self, capability: type[C]) -> C | None:
+        """This prior as one with the capability, None where it has not got it.
 
-        A product is Gaussian when its parts are, which its class alone cannot say: hence a method.
+        A product is Gaussian when its parts are, which its class alone cannot say: hence a method, which a composite
+        overrides.
         """
-        return None
+        return self if isinstance(self, capability) else None
 
-    def as_terms(self) -> "Sequence[tuple[AbstractLinearOperator, HasProx]] | None":
-        """The pairs ``(W_j, g_j)`` with ``-log p(x) = sum_j -log g_j(W_j x)`` up to a constant, None where unknown.
+    @property
+    def is_sharp(self) -> bool:
+        """Whether the density of x has kinks or ends at a bound, so that a maximum on them has no curvature."""
+        return False
 
-        A product has terms when its parts do, which its class alone cannot say: hence a method. A prior with both
-        terms and a proximal map of its own inherits `HasTerms` first.
-        """
-        return None
+    def stiffness(self, u: PyTree) -> PyTree:
+        """A quadratic stand-in for ``-log p`` applied to u, of the right scale for coordinates; zero where unknown."""
+        gaussian = self.find(HasPrecision)
+        return jax.tree.map(jnp.zeros_like, u) if gaussian is None else gaussian.covariance.inv(u)
 
-    def as_transform(self) -> AbstractOperator | None:
-        """T with ``x = T(xi)``, ``xi ~ N(0, I)``, None where there is none.
-
-        A product has one when its parts do, which its class alone cannot say: hence a method.
-        """
-        return None
-
-    def gaussian_approximation(self) -> "Gaussian | None":
+    def gaussian_approximation(self) -> "HasPrecision | None":
         """A Gaussian of the same mean and variance, None where it is not known; a local search begins from it."""
-        return self.as_gaussian()
+        return self.find(HasPrecision)
 
     def start(self, solution: PyTree, covariance: AbstractCovariance) -> PyTree:
-        """Where a local search begins, from the posterior mean and covariance under `matched`."""
+        """Where a local search begins, from the posterior mean and covariance under the Gaussian approximation."""
         return solution
 
     def constrain(self, c: PyTree, unit: Float[Array, ""] | float = 1.0) -> PyTree:
@@ -91,6 +131,14 @@ class HasLogProb(HasScore):
     def score(self, x: PyTree) -> PyTree:
         return jax.grad(self.log_prob)(x)
 
+    def barrier(self, x: PyTree, kappa: Float[Array, ""] | float) -> tuple[Float[Array, ""], int]:
+        """A smooth function for ``-log p(x)`` within a constant, and its number n of barriers.
+
+        Its minimum is at most ``n / kappa`` above that of ``-log p``, together with whatever convex is added to both. A
+        smooth density is its own; one with kinks or bounds has a barrier for each.
+        """
+        return -self.log_prob(x), 0
+
 
 class HasProx(AbstractPrior):
     """A prior with a proximal map."""
@@ -99,8 +147,11 @@ class HasProx(AbstractPrior):
     def prox(self, v: PyTree, step: Float[Array, ""]) -> PyTree:
         """``argmin_x -log p(x) + |x - v|^2 / (2 step)``."""
 
-    def as_terms(self) -> Sequence[tuple[AbstractLinearOperator, "HasProx"]]:
-        return [(Identity(self.structure), self)]
+    def find(self, capability: type[C]) -> C | None:
+        found = super().find(capability)
+        if found is None and capability is HasTerms:
+            return cast(Any, OnlyTerm(self))
+        return found
 
 
 class HasSeparableProx(HasProx):
@@ -113,6 +164,11 @@ class HasPrecision(AbstractPrior):
     mean: eqx.AbstractVar[PyTree]
     covariance: eqx.AbstractVar[AbstractCovariance]
 
+    @property
+    def offset(self) -> PyTree | None:
+        """The mean; None for zero, which saves a prediction of it."""
+        return self.mean
+
 
 class HasTerms(AbstractPrior):
     """A prior that is a product of simple ones on linear maps, ``-log p(x) = sum_j -log g_j(W_j x)``."""
@@ -122,8 +178,54 @@ class HasTerms(AbstractPrior):
     def terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
         """The pairs ``(W_j, g_j)``, each g_j a prior with a proximal map."""
 
-    def as_terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
-        return self.terms
+    @property
+    def is_sharp(self) -> bool:
+        return any(g.is_sharp for _, g in self.terms)
+
+
+class OnlyTerm(HasTerms):
+    """A prior with a proximal map as one with terms: itself on x.
+
+    Parameters
+    ----------
+    prior
+        The prior.
+    """
+
+    prior: HasProx
+
+    @property
+    def structure(self) -> Structure:
+        return self.prior.structure
+
+    @property
+    def terms(self) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
+        return [(Identity(self.structure), self.prior)]
+
+
+class HasConditionalGaussian(AbstractPrior):
+    """A prior of one array that is Gaussian given latent scales, ``u ~ N(0, tau^2)`` in each number or vector."""
+
+    @abstractmethod
+    def inverse_scales(self, key: Any, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """A draw of ``1 / tau^2`` given u, of a shape that broadcasts to that of u; zero for what is free."""
+
+
+class HasStrength(AbstractPrior):
+    """A prior with one strength s, ``p(x) = s^rank exp(-s cost(x))`` up to a constant, the cost homogeneous."""
+
+    @abstractmethod
+    def cost(self, x: PyTree) -> Float[Array, ""]:
+        """``log p(0) - log p(x)``, at the strength that it has."""
+
+    @abstractmethod
+    def rescaled(self, factor: Float[Array, ""]) -> AbstractPrior:
+        """The prior of a strength that is so many times this one."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> Float[Array, ""] | int:
+        """How many dimensions the cost is of: the density of so many times the strength has it to this power."""
 
 
 class HasTransform(AbstractPrior):
@@ -134,8 +236,18 @@ class HasTransform(AbstractPrior):
     def transform(self) -> AbstractOperator:
         """T with ``x = T(xi)``, ``xi ~ N(0, I)``."""
 
-    def as_transform(self) -> AbstractOperator:
-        return self.transform
+    @property
+    def is_smooth(self) -> bool:
+        """Whether T bends without a kink, so that the posterior of xi has a curvature everywhere."""
+        return True
+
+
+class HasWhitening(HasTransform):
+    """A prior that is white noise pushed through a map with an inverse."""
+
+    @abstractmethod
+    def whitened(self, x: PyTree) -> PyTree:
+        """xi with ``T(xi) = x``."""
 
 
 class HasSample(AbstractPrior):
@@ -169,10 +281,72 @@ class HasColouredDenoiser(HasDenoiser):
         """A draw of x0 given ``x0 + n = x``, in so many steps where it takes steps."""
 
 
-def capabilities(prior: Any) -> tuple[str, ...]:
+class HasParts(AbstractPrior):
+    """A prior of independent parts, ``p(x) = prod_j p_j(x_j)``."""
+
+    parts: eqx.AbstractVar[Any]
+    """Pytree of priors, in the structure of the latent above them."""
+
+
+WORDS: dict[type[AbstractPrior], str] = {
+    HasScore: "with a score, the gradient of its log-density",
+    HasLogProb: "with a log-density, without which no proposal can be accepted or refused",
+    HasProx: "with a proximal map",
+    HasSeparableProx: "with a proximal map that takes each number on its own",
+    HasPrecision: "that is Gaussian",
+    HasTerms: "that is a sum of terms with a proximal map",
+    HasConditionalGaussian: "that is Gaussian given its scales",
+    HasStrength: "of one strength, as sparse priors, norms and products of these with Gaussians are",
+    HasTransform: "that is white noise pushed through a map",
+    HasWhitening: "that is white noise pushed through a map with an inverse",
+    HasSample: "that can be drawn from",
+    HasDenoiser: "with a denoiser",
+    HasColouredDenoiser: "with a denoiser for coloured noise",
+    HasParts: "of independent parts",
+}
+"""The capabilities, and each in words."""
+
+
+def capabilities(prior: AbstractPrior) -> tuple[str, ...]:
     """Names of what a prior can do, for messages and listings."""
-    known = (
-        HasScore, HasLogProb, HasProx, HasSeparableProx, HasPrecision, HasTerms, HasTransform, HasSample, HasDenoiser,
-        HasColouredDenoiser,
-    )  # fmt: skip
-    return tuple(c.__name__ for c in known if isinstance(prior, c))
+    return tuple(c.__name__ for c in WORDS if prior.find(c) is not None)
+
+
+def offers(prior: AbstractPrior) -> str:
+    """What a prior can do, as a part of a message."""
+    return ", ".join(capabilities(prior)) or "nothing"
+
+
+def require(prior: AbstractPrior, capability: type[C], by: str) -> C:
+    """The prior as one with the capability.
+
+    Parameters
+    ----------
+    prior
+        Prior.
+    capability
+        One of the classes of this module.
+    by
+        Who needs it, in the plural: the beginning of the message.
+
+    Raises
+    ------
+    CapabilityError
+        Where the prior has not got it; says what is needed, what the prior offers, and which of its parts lack it.
+    """
+    found = prior.find(capability)
+    if found is not None:
+        return found
+    words = WORDS.get(capability, f"with the capability {capability.__name__}")
+    whole = prior.find(HasParts)
+    parts = [] if whole is None else leaves_of(whole.parts)
+    lacking = sorted({type(part).__name__ for part in parts if part.find(capability) is None})
+    more = f" ({', '.join(lacking)} in it {'has' if len(lacking) == 1 else 'have'} not)" if lacking else ""
+    raise CapabilityError(
+        f"{by} need a prior {words} ({capability.__name__}); {type(prior).__name__} offers {offers(prior)}{more}"
+    )
+
+
+def leaves_of(parts: Any) -> list[Any]:
+    """The priors in a pytree of them."""
+    return jax.tree.leaves(parts, is_leaf=lambda node: isinstance(node, AbstractPrior))

@@ -12,7 +12,17 @@ from jaxtyping import Array, Float, PyTree
 from invprob.covariance import inexact
 from invprob.errors import CapabilityError
 from invprob.operators.base import Identity, Structure, precision_of, total
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasSeparableProx, HasTerms, capabilities
+from invprob.priors.capabilities import (
+    AbstractPrior,
+    HasLogProb,
+    HasParts,
+    HasSeparableProx,
+    HasTerms,
+    leaves_of,
+    offers,
+    require,
+)
+from invprob.priors.product import Product
 
 
 class AbstractBounded(AbstractPrior):
@@ -22,6 +32,10 @@ class AbstractBounded(AbstractPrior):
     @abstractmethod
     def floor(self) -> Float[Array, ""]:
         """The lowest value, in the unit of x."""
+
+    @property
+    def is_sharp(self) -> bool:
+        return True
 
     def restricted(self, value: Float[Array, ""], x: PyTree) -> Float[Array, ""]:
         """The value inside of the support, minus infinity outside."""
@@ -35,6 +49,11 @@ class AbstractBounded(AbstractPrior):
     def unconstrain(self, x, unit=1.0):
         """``unit log(exp((x - floor) / unit) - 1)``; a number not above the floor becomes zero, where it can move."""
         return jax.tree.map(lambda a: unit * _inverse_softplus((a - self.floor) / unit), x)
+
+    def edge(self, x: PyTree, kappa: Float[Array, ""] | float) -> tuple[Float[Array, ""], int]:
+        """The barrier ``-sum log(x - floor) / kappa`` of the bound, and the number of barriers."""
+        leaves = jax.tree.leaves(x)
+        return total([-jnp.sum(jnp.log(a - self.floor)) / kappa for a in leaves]), sum(a.size for a in leaves)
 
     def log_jacobian(self, c, unit=1.0):
         return total(jax.tree.map(lambda a: jnp.sum(jax.nn.log_sigmoid(a / unit)), c))
@@ -63,19 +82,19 @@ class LowerBound(AbstractBounded, HasLogProb, HasSeparableProx):
 
     own: Structure
     lowest: Float[Array, ""]
-    inner: HasSeparableProx | None
+    inner: AbstractPrior | None
     normalized: ClassVar[bool] = False
 
-    def __init__(self, structure, floor: Float[Array, ""] | float = 0.0, inner: HasSeparableProx | None = None):
+    def __init__(self, structure, floor: Float[Array, ""] | float = 0.0, inner: AbstractPrior | None = None):
         self.own, self.lowest, self.inner = Structure(structure), inexact(floor), inner
 
     def __check_init__(self):
         if self.inner is None:
             return
-        if not (isinstance(self.inner, HasSeparableProx) and isinstance(self.inner, HasLogProb)):
+        if self.inner.find(HasSeparableProx) is None or self.inner.find(HasLogProb) is None:
             raise CapabilityError(
-                f"LowerBound takes a prior with HasLogProb and HasSeparableProx; {type(self.inner).__name__} has "
-                f"{', '.join(capabilities(self.inner))}: use Positive(prior)"
+                f"LowerBound takes a prior with HasLogProb and HasSeparableProx; {type(self.inner).__name__} offers "
+                f"{offers(self.inner)}: use Positive(prior)"
             )
         if not self.inner.structure.matches(self.own):
             raise ValueError(f"the inner prior describes {self.inner.structure}, not {self.own}")
@@ -89,13 +108,23 @@ class LowerBound(AbstractBounded, HasLogProb, HasSeparableProx):
         return self.lowest
 
     def log_prob(self, x):
-        inner = self.inner
-        value = inner.log_prob(x) if isinstance(inner, HasLogProb) else jnp.zeros((), precision_of(x))
-        return self.restricted(value, x)
+        if self.inner is None:
+            return self.restricted(jnp.zeros((), precision_of(x)), x)
+        return self.restricted(require(self.inner, HasLogProb, "bounds").log_prob(x), x)
 
     def prox(self, v, step):
-        v = v if self.inner is None else self.inner.prox(v, step)
+        v = v if self.inner is None else require(self.inner, HasSeparableProx, "bounds").prox(v, step)
         return jax.tree.map(lambda a: jnp.maximum(a, self.lowest), v)
+
+    def stiffness(self, u):
+        return jax.tree.map(jnp.zeros_like, u) if self.inner is None else self.inner.stiffness(u)
+
+    def barrier(self, x, kappa):
+        value, number = self.edge(x, kappa)
+        if self.inner is None:
+            return value, number
+        inner, more = require(self.inner, HasLogProb, "bounds").barrier(x, kappa)
+        return value + inner, number + more
 
 
 class Positive(AbstractBounded, HasLogProb, HasTerms):
@@ -118,19 +147,16 @@ class Positive(AbstractBounded, HasLogProb, HasTerms):
     cost.
     """
 
-    prior: HasLogProb
+    prior: AbstractPrior
     lowest: Float[Array, ""]
     normalized: ClassVar[bool] = False
 
-    def __init__(self, prior: HasLogProb, floor: Float[Array, ""] | float = 0.0):
+    def __init__(self, prior: AbstractPrior, floor: Float[Array, ""] | float = 0.0):
         self.prior, self.lowest = prior, inexact(floor)
 
     def __check_init__(self):
-        if not isinstance(self.prior, HasLogProb) or self.prior.as_terms() is None:
-            raise CapabilityError(
-                f"Positive takes a prior with HasLogProb and HasTerms or HasProx; {type(self.prior).__name__} has "
-                f"{', '.join(capabilities(self.prior)) or 'none of them'}"
-            )
+        for capability in (HasLogProb, HasTerms):
+            require(self.prior, capability, "positive images")
         if len(self.prior.structure.leaves) != 1:
             raise ValueError(
                 f"Positive takes a prior of one array, not of {self.prior.structure}: make the parts of the product "
@@ -147,15 +173,36 @@ class Positive(AbstractBounded, HasLogProb, HasTerms):
 
     @property
     def terms(self):
-        terms = list(self.prior.as_terms() or ())
+        terms = list(require(self.prior, HasTerms, "positive images").terms)
         for i, (W, g) in enumerate(terms):
-            if isinstance(W, Identity) and isinstance(g, HasSeparableProx):
+            if isinstance(W, Identity) and g.find(HasSeparableProx) is not None:
                 terms[i] = (W, LowerBound(self.structure, self.lowest, g))
                 return terms
         return [*terms, (Identity(self.structure), LowerBound(self.structure, self.lowest))]
 
     def log_prob(self, x):
-        return self.restricted(self.prior.log_prob(x), x)
+        return self.restricted(require(self.prior, HasLogProb, "positive images").log_prob(x), x)
+
+    def barrier(self, x, kappa):
+        value, number = self.edge(x, kappa)
+        inner, more = require(self.prior, HasLogProb, "positive images").barrier(x, kappa)
+        return value + inner, number + more
 
 
-__all__ = ["AbstractBounded", "LowerBound", "Positive"]
+def positive(prior: AbstractPrior, floor: Float[Array, ""] | float = 0.0) -> AbstractPrior:
+    """`Positive` of a prior; of a product of images that of each, which share the floor, so that their sum is above it.
+
+    Raises
+    ------
+    CapabilityError
+        When the prior, or one of the parts, cannot be restricted.
+    """
+    whole = prior.find(HasParts)
+    if whole is None:
+        return Positive(prior, floor)
+    share = floor / len(leaves_of(whole.parts))
+    is_prior = {"is_leaf": lambda node: isinstance(node, AbstractPrior)}
+    return Product(jax.tree.map(lambda part: positive(part, share), whole.parts, **is_prior))
+
+
+__all__ = ["AbstractBounded", "LowerBound", "Positive", "positive"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from invprob.covariance import AbstractCovariance, Diagonal, Stationary
 from invprob.operators.base import AbstractOperator, Structure, precision_of, zeros
 from invprob.operators.fourier import frequencies
 from invprob.operators.function import Function
-from invprob.priors.capabilities import HasLogProb, HasPrecision, HasProx, HasSample, HasTransform
+from invprob.priors.capabilities import C, HasLogProb, HasPrecision, HasProx, HasSample, HasWhitening
 
 POWER_FLOOR = 1e-10  # of the amplitude; keeps the inverse finite where the law falls below rounding
 
@@ -28,7 +28,7 @@ class _Affine(eqx.Module):
         return jax.tree.map(jnp.add, self.mean, self.covariance.sqrt(xi))
 
 
-class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasTransform, HasSample):
+class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasWhitening, HasSample):
     """What every Gaussian prior can do, from its mean and covariance."""
 
     normalized: ClassVar[bool] = True
@@ -37,8 +37,10 @@ class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasTransform, HasSampl
     def structure(self) -> Structure:
         return self.covariance.structure
 
-    def as_gaussian(self) -> Gaussian:
-        return Gaussian(self.mean, self.covariance)
+    def find(self, capability: type[C]) -> C | None:
+        if capability is HasPrecision:  # its mean and covariance worked out once
+            return cast(Any, Gaussian(self.offset, self.covariance))
+        return super().find(capability)
 
     def log_prob(self, x):
         u = jax.tree.map(jnp.subtract, x, self.mean)
@@ -60,6 +62,9 @@ class AbstractGaussian(HasLogProb, HasPrecision, HasProx, HasTransform, HasSampl
     def transform(self) -> AbstractOperator:
         return Function(_Affine(self.mean, self.covariance), self.structure)
 
+    def whitened(self, x):
+        return self.covariance.inv_sqrt(jax.tree.map(jnp.subtract, x, self.mean))
+
     def sample(self, key):
         dtype = jnp.result_type(*jax.tree.leaves(self.mean))
         return jax.tree.map(jnp.add, self.mean, self.covariance.sample(key, dtype))
@@ -80,28 +85,32 @@ class Gaussian(AbstractGaussian):
         Covariance of x in the squared unit of x.
     """
 
-    offset: PyTree | None
+    given: PyTree | None
     covariance: AbstractCovariance
 
     def __init__(self, mean: PyTree | None, covariance: AbstractCovariance):
-        self.offset = None if mean is None else jax.tree.map(jnp.asarray, mean)
+        self.given = None if mean is None else jax.tree.map(jnp.asarray, mean)
         self.covariance = covariance
 
     def __check_init__(self):
-        if self.offset is None:
+        if self.given is None:
             return
-        given = Structure(self.offset)
+        given = Structure(self.given)
         if not self.covariance.structure.matches(given):
             raise ValueError(f"the mean is {given}, the covariance {self.covariance.structure}: they must agree")
 
     @property
     def mean(self) -> PyTree:
-        if self.offset is not None:
-            return self.offset
+        if self.given is not None:
+            return self.given
         return zeros(self.covariance.structure, precision_of(self.covariance))
 
-    def as_gaussian(self) -> Gaussian:
-        return self
+    @property
+    def offset(self) -> PyTree | None:
+        return self.given
+
+    def find(self, capability: type[C]) -> C | None:
+        return cast(Any, self) if capability is HasPrecision else super().find(capability)
 
 
 class PowerLaw(eqx.Module):
@@ -153,8 +162,9 @@ class GaussianField(AbstractGaussian):
     def mean(self):
         return jnp.zeros(self.shape, self.power.amplitude.dtype)
 
-    def as_gaussian(self) -> Gaussian:
-        return Gaussian(None, self.covariance)
+    @property
+    def offset(self):
+        return None
 
     @property
     def covariance(self):

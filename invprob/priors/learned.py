@@ -102,9 +102,15 @@ class DenoiserPrior(HasColouredDenoiser, HasSample):
     @property
     def gaussian(self) -> Gaussian:
         """The Gaussian prior of the same mean and power: this one, where the network is untrained."""
-        dtype = jnp.result_type(self.denoiser.mean, self.flux)
-        power = self.denoiser.power(self.shape, dtype) / self.gain**2
-        return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.gain, dtype), Stationary(power, self.shape))
+        return Gaussian(jnp.full(self.shape, self.denoiser.mean / self.gain, self._dtype), self._covariance)
+
+    @property
+    def _dtype(self):
+        return jnp.result_type(self.denoiser.mean, self.flux)
+
+    @property
+    def _covariance(self) -> Stationary:
+        return Stationary(self.denoiser.power(self.shape, self._dtype) / self.gain**2, self.shape)
 
     def gaussian_approximation(self) -> Gaussian:
         return self.gaussian
@@ -159,9 +165,8 @@ class Blurred(HasScore):
         return (self.prior.denoise(x, self.sigma) - x) / self.sigma.astype(x.dtype) ** 2
 
     def gaussian_approximation(self) -> Gaussian:
-        gaussian = self.prior.gaussian
-        power = gaussian.covariance.power + self.sigma**2  # type: ignore[attr-defined]
-        return Gaussian(gaussian.mean, Stationary(power, self.prior.shape))
+        power = self.prior._covariance.power + self.sigma**2
+        return Gaussian(self.prior.gaussian.mean, Stationary(power, self.prior.shape))
 
 
 __all__ = ["Blurred", "DenoiserPrior", "Training"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractOperator, compose
 from invprob.operators.function import Function
-from invprob.priors.capabilities import HasLogProb, HasSample, HasTransform
+from invprob.priors.capabilities import HasLogProb, HasSample, HasWhitening
 from invprob.priors.gaussian import AbstractGaussian
 
 
@@ -21,7 +21,7 @@ class _Exp(eqx.Module):
         return jnp.exp(s)
 
 
-class LogNormal(HasLogProb, HasTransform, HasSample):
+class LogNormal(HasLogProb, HasWhitening, HasSample):
     """A positive image ``x = exp(s)`` with s Gaussian: ``log p(x) = log N(log x) - sum_i log x_i``.
 
     Parameters
@@ -56,6 +56,9 @@ class LogNormal(HasLogProb, HasTransform, HasSample):
     @property
     def transform(self) -> AbstractOperator:
         return compose(Function(_Exp(), self.structure), self.field.transform)
+
+    def whitened(self, x):
+        return self.field.whitened(self.unconstrain(x))
 
     def sample(self, key):
         return jnp.exp(self.field.sample(key))

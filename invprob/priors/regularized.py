@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from invprob.covariance import Diagonal, inexact
-from invprob.errors import CapabilityError
 from invprob.operators.base import Identity
-from invprob.priors.capabilities import HasLogProb, HasTerms, capabilities
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasTerms, require
 from invprob.priors.gaussian import Gaussian
 
 
@@ -28,19 +27,16 @@ class GaussianRegularized(HasLogProb, HasTerms):
         Standard deviation of the Gaussian, in the unit of x: wide beside what the data say.
     """
 
-    prior: HasLogProb
+    prior: AbstractPrior
     std: Float[Array, ""]
     normalized: ClassVar[bool] = False
 
-    def __init__(self, prior: HasLogProb, std: Float[Array, ""] | float):
+    def __init__(self, prior: AbstractPrior, std: Float[Array, ""] | float):
         self.prior, self.std = prior, inexact(std)
 
     def __check_init__(self):
-        if not isinstance(self.prior, HasLogProb) or self.prior.as_terms() is None:
-            raise CapabilityError(
-                f"GaussianRegularized takes a prior with HasLogProb and HasTerms or HasProx; "
-                f"{type(self.prior).__name__} has {', '.join(capabilities(self.prior)) or 'none of them'}"
-            )
+        for capability in (HasLogProb, HasTerms):
+            require(self.prior, capability, "regularized priors")
         if len(self.prior.structure.leaves) != 1:
             raise ValueError(f"GaussianRegularized takes a prior of one array, not of {self.prior.structure}")
 
@@ -55,10 +51,15 @@ class GaussianRegularized(HasLogProb, HasTerms):
 
     @property
     def terms(self):
-        return [*(self.prior.as_terms() or ()), (Identity(self.structure), self.anchor)]
+        terms = require(self.prior, HasTerms, "regularized priors").terms
+        return [*terms, (Identity(self.structure), self.anchor)]
 
     def log_prob(self, x):
-        return self.prior.log_prob(x) + self.anchor.log_prob(x)
+        return require(self.prior, HasLogProb, "regularized priors").log_prob(x) + self.anchor.log_prob(x)
+
+    def barrier(self, x, kappa):
+        value, number = require(self.prior, HasLogProb, "regularized priors").barrier(x, kappa)
+        return value - self.anchor.log_prob(x), number
 
     def constrain(self, c, unit=1.0):
         return self.prior.constrain(c, unit)

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from invprob.covariance import inexact
-from invprob.errors import CapabilityError
 from invprob.operators.analysis import Gradient, Starlet, StarletDetails, Wavelet, starlet_norms
 from invprob.operators.base import AbstractLinearOperator
-from invprob.priors.capabilities import HasLogProb, HasProx, HasTerms, capabilities
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasProx, HasStrength, HasTerms, require
 from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
 
 
@@ -31,16 +30,13 @@ class Analysis(HasLogProb, HasTerms):
     The constant is that of the prior of W x, and so not the one that normalizes x.
     """
 
-    prior: HasLogProb
+    prior: AbstractPrior
     W: AbstractLinearOperator
     normalized: ClassVar[bool] = False
 
     def __check_init__(self):
-        if not (isinstance(self.prior, HasLogProb) and isinstance(self.prior, HasProx)):
-            raise CapabilityError(
-                f"Analysis takes a prior with HasLogProb and HasProx; {type(self.prior).__name__} has "
-                f"{', '.join(capabilities(self.prior)) or 'none of them'}"
-            )
+        for capability in (HasLogProb, HasProx):
+            require(self.prior, capability, "priors on a linear map")
         if not self.prior.structure.matches(self.W.out_structure):
             raise ValueError(
                 f"the prior describes {self.prior.structure}, {type(self.W).__name__} gives {self.W.out_structure}: "
@@ -53,14 +49,16 @@ class Analysis(HasLogProb, HasTerms):
 
     @property
     def terms(self):
-        assert isinstance(self.prior, HasProx)
-        return [(self.W, self.prior)]
+        return [(self.W, require(self.prior, HasProx, "priors on a linear map"))]
 
     def log_prob(self, x):
-        return self.prior.log_prob(self.W(x))
+        return require(self.prior, HasLogProb, "priors on a linear map").log_prob(self.W(x))
+
+    def barrier(self, x, kappa):
+        return require(self.prior, HasLogProb, "priors on a linear map").barrier(self.W(x), kappa)
 
 
-class AbstractSparsity(HasLogProb, HasTerms):
+class AbstractSparsity(HasLogProb, HasTerms, HasStrength):
     """``-log p(x) = |W x|`` without a constant, for a norm and a linear operator W."""
 
     W: eqx.AbstractVar[AbstractLinearOperator]
@@ -84,8 +82,14 @@ class AbstractSparsity(HasLogProb, HasTerms):
         """The prior of a strength that is so many times this one."""
         return eqx.tree_at(lambda prior: prior.norm, self, self.norm.rescaled(factor))
 
+    def cost(self, x):
+        return self.norm.cost(self.W(x))
+
     def log_prob(self, x):
-        return -self.norm.cost(self.W(x))
+        return -self.cost(x)
+
+    def barrier(self, x, kappa):
+        return self.norm.barrier(self.W(x), kappa)
 
 
 class TotalVariation(AbstractSparsity):

@@ -206,11 +206,8 @@ def positive(prior: AbstractPrior, floor: Float[Array, ""]) -> AbstractPrior:
     UsageError
         When the prior cannot be restricted.
     """
-    if isinstance(prior, priors.Product):
-        share = floor / len(prior.parts)
-        return priors.Product({name: positive(part, share) for name, part in prior.parts.items()})
     try:
-        return priors.Positive(prior, floor)  # type: ignore[arg-type]
+        return priors.positive(prior, floor)
     except CapabilityError as error:
         raise UsageError(f"--positive does not go with this prior: {error}") from None
 

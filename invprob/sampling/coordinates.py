@@ -8,7 +8,7 @@ stationary place by place. On the 64-pixel scene of the benchmarks it takes the 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import equinox as eqx
 import jax
@@ -25,9 +25,15 @@ from invprob.optimize.find_map import solve
 from invprob.optimize.loop import iterate_pure
 from invprob.optimize.solvers import NewtonCG
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore
-from invprob.priors.constrained import LowerBound
-from invprob.priors.norms import AbstractNorm, Exponential
+from invprob.priors.capabilities import (
+    AbstractPrior,
+    HasLogProb,
+    HasPrecision,
+    HasScore,
+    HasTerms,
+    HasTransform,
+    require,
+)
 
 FLOOR = 1e-3  # of the information at which data and prior weigh the same: what is below it is the prior alone
 PROBES = 64  # random vectors behind the diagonal of the Fisher matrix: good to a fifth, plenty for its logarithm
@@ -158,19 +164,17 @@ def prior_precisions(prior: AbstractPrior, dtype) -> PyTree:
     CapabilityError
         When the prior is neither Gaussian nor a sum of terms.
     """
-    gaussian = prior.as_gaussian()
+    gaussian = prior.find(HasPrecision)
     if gaussian is not None:
         return _of_covariance(gaussian.covariance)
-    terms = prior.as_terms()
-    if terms is None:
-        raise CapabilityError(f"no coordinates for a {type(prior).__name__} prior: it is neither Gaussian nor of terms")
+    terms = require(prior, HasTerms, "coordinates of what is not Gaussian").terms
     shapes = [shape for shape, _ in prior.structure.leaves]
     leaves = [jnp.zeros(shape, dtype) for shape in shapes]
     found = []
     for i, shape in enumerate(shapes):
         middle = tuple(n // 2 for n in shape)
         impulse = prior.structure.treedef.unflatten([*leaves[:i], leaves[i].at[middle].set(1), *leaves[i + 1 :]])
-        row = total([jax.tree.leaves(W.adjoint(_stiffness(g, W.apply(impulse))))[i] for W, g in terms])
+        row = total([jax.tree.leaves(W.adjoint(g.stiffness(W.apply(impulse))))[i] for W, g in terms])
         if len(shape) == 2:
             spectrum = jnp.abs(jnp.real(jnp.fft.rfft2(jnp.roll(row, tuple(-m for m in middle), (0, 1)))))
             found.append(spectrum + RIDGE * jnp.mean(spectrum))
@@ -216,23 +220,6 @@ def _of_covariance(covariance: AbstractCovariance) -> PyTree:
     if len(shape) != 2:
         return 1 / covariance.variance
     return jnp.full(half_shape(shape), jnp.mean(1 / covariance.variance))  # type: ignore[arg-type]
-
-
-def _stiffness(g: Any, u: Array) -> Array:
-    """A quadratic stand-in for ``-log g``, applied to u."""
-    gaussian = g.as_gaussian()
-    if gaussian is not None:
-        return gaussian.covariance.inv(u)
-    if isinstance(g, LowerBound) and g.inner is not None:
-        return _stiffness(g.inner, u)
-    if isinstance(g, Exponential):
-        return u / g.scale**2
-    if not isinstance(g, AbstractNorm):
-        return jnp.zeros_like(u)
-    anywhere = jax.random.normal(jax.random.key(0), u.shape, u.dtype)
-    squared = jnp.square(g.score(anywhere))
-    # the vectors of a GroupNorm point anywhere, on average
-    return (jnp.mean(squared, axis=(-2, -1), keepdims=True) if u.ndim > 2 else squared) * u
 
 
 class Unconstrained(eqx.Module):
@@ -309,26 +296,19 @@ def coordinates(post: Posterior, max_steps: int = 2000) -> Coordinates:
         When the prior has no log-density, or the likelihood is not Gaussian.
     """
     like, prior = post.likelihood, post.prior
-    if not isinstance(prior, HasLogProb):
-        raise CapabilityError(
-            f"{type(prior).__name__} has no log_prob, without which no proposal can be accepted or refused"
-        )
+    require(prior, HasLogProb, "proposals")
     if not isinstance(like, likelihoods.Gaussian):
         raise CapabilityError(f"these coordinates need a Gaussian likelihood, not {type(like).__name__}")
     dtype = like.data.dtype
     operator = like.operator
     if isinstance(operator, AbstractLinearOperator) and (
-        prior.as_gaussian() is not None or prior.as_terms() is not None
+        prior.find(HasPrecision) is not None or prior.find(HasTerms) is not None
     ):
         x = solve(post, max_steps=max_steps).x
         T = posterior_root(operator, like.noise, prior_precisions(prior, dtype), dtype)
         unit = _typical(T, dtype)
         return Coordinates(Unconstrained(post, unit), T, prior.unconstrain(x, unit))
-    if prior.as_transform() is None:
-        raise CapabilityError(
-            f"no coordinates for a {type(prior).__name__} prior: it is neither Gaussian, nor of terms, nor pushed from "
-            "white noise"
-        )
+    require(prior, HasTransform, "coordinates of what is neither Gaussian nor a sum of terms")
     newton = NewtonCG()
     whitened = newton.prepare(post)
     state = iterate_pure(newton, whitened, newton.init(whitened, None), max_steps)

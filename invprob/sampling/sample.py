@@ -19,7 +19,7 @@ from invprob.loop import StopRule, Watch
 from invprob.operators.base import Structure, vdot
 from invprob.optimize.choose import fits
 from invprob.posterior import Hierarchy, Posterior
-from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore, capabilities
+from invprob.priors.capabilities import AbstractPrior, HasLogProb, HasScore, offers
 from invprob.results import Samples, Status
 from invprob.sampling.chains import ChainRun, Record, SampleProgress, put_every, run_chains, thinning
 from invprob.sampling.samplers.base import AbstractIndependent, AbstractMarkov, AbstractSampler, Draw
@@ -105,7 +105,7 @@ def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[Abstra
         return gibbs, (
             f"linear operator, Gaussian noise and a {name} prior of norms: Gibbs sampling of the scales and the image"
         )
-    if isinstance(post.prior, HasLogProb):
+    if post.prior.find(HasLogProb) is not None:
         return HMC(**settings), (
             f"{name} prior with a log-density: Hamiltonian Monte Carlo in locally stationary posterior coordinates"
         )
@@ -114,12 +114,13 @@ def choose_sampler(post: Posterior | Hierarchy, **settings: Any) -> tuple[Abstra
             f"linear operator, Gaussian noise and a {name} with a denoiser: an auxiliary image, denoised by the "
             "reverse diffusion of the prior"
         )
-    if isinstance(post.prior, HasScore):
+    if post.prior.find(HasScore) is not None:
         return Langevin(**settings), (
             f"{name} prior with a score and no density: Langevin dynamics, approximate, since nothing can be refused"
         )
-    can = ", ".join(capabilities(post.prior)) or "nothing"
-    raise CapabilityError(f"no sampler for a {name} prior: it offers {can}; a sampler needs at least HasScore")
+    raise CapabilityError(
+        f"no sampler for a {name} prior: it offers {offers(post.prior)}; a sampler needs at least HasScore"
+    )
 
 
 def sample(
@@ -212,13 +213,14 @@ def check_score(prior: AbstractPrior, dtype) -> None:
     CapabilityError
         With both numbers, along one direction at one point.
     """
-    if not isinstance(prior, HasLogProb) or type(prior).score is HasLogProb.score:
+    density = prior.find(HasLogProb)
+    if density is None or type(density).score is HasLogProb.score:
         return
     x, d = (white(key, prior.structure, dtype) for key in jax.random.split(jax.random.key(0), 2))
     x = prior.constrain(x)
-    said = float(vdot(prior.score(x), d))
-    found = float(jax.jvp(prior.log_prob, (x,), (d,))[1])
-    size = float(jnp.sqrt(vdot(prior.score(x), prior.score(x)) * vdot(d, d)))
+    said = float(vdot(density.score(x), d))
+    found = float(jax.jvp(density.log_prob, (x,), (d,))[1])
+    size = float(jnp.sqrt(vdot(density.score(x), density.score(x)) * vdot(d, d)))
     if not abs(said - found) <= SCORE_RTOL * max(size, 1e-30):
         raise CapabilityError(
             f"the score of the {type(prior).__name__} prior is not the gradient of its log_prob: {said:.6g} and "

@@ -31,13 +31,14 @@ NUM_DIRECTIONS = 200
 
 
 def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = None) -> None:
-    """Check every capability that a prior inherits, and no other.
+    """Check every capability that a prior has, by its own `invprob.priors.AbstractPrior.find`, and no other.
 
     Score against central differences of ``log_prob``; the constant against the dense normal density or, for
     one or two numbers, by quadrature (give a prior of one or two pixels to have it checked); ``prox`` against
     a minimizer and against steps along each coordinate and along random directions, which decide it for a convex
-    objective, sharp or not; the sum of ``as_terms`` against ``log_prob`` and the ``prox`` of each term;
-    ``unconstrain`` and ``log_jacobian`` against ``constrain``; the moments of ``transform`` and ``sample``; jit and
+    objective, sharp or not; the sum of ``terms`` against ``log_prob`` and the ``prox`` of each term;
+    ``unconstrain`` and ``log_jacobian`` against ``constrain``; the moments of ``transform`` and ``sample``;
+    ``whitened`` against ``transform``; ``rescaled`` against ``cost``; the moments of the scales of a mixture; jit and
     vmap.
 
     Parameters
@@ -53,47 +54,55 @@ def check_prior(prior: priors.AbstractPrior, shape: PyTree = None, key: Any = No
     structure = Structure(prior.structure.tree if shape is None else shape)
     dtype = precision_of(eqx.filter(prior, eqx.is_inexact_array))
     inside = prior.constrain(white(key, structure, dtype))
-    x = prior.sample(key) if isinstance(prior, priors.HasSample) else inside
+    sampled = prior.find(priors.HasSample)
+    x = inside if sampled is None else sampled.sample(key)
     d = white(jax.random.fold_in(key, 1), structure, dtype)
     require(prior.structure.matches(structure), prior, "structure", f"{prior.structure}, not {structure}")
     tol = tolerance(1e-10, dtype)
     close(prior.constrain(prior.unconstrain(inside)), inside, 10 * tol, prior, "unconstrain inverts constrain")
     _check_coordinates(prior, white(key, structure, dtype))
-    if isinstance(prior, priors.HasScore):
-        score = prior.score(x)
+    scored, density = prior.find(priors.HasScore), prior.find(priors.HasLogProb)
+    if scored is not None:
+        score = scored.score(x)
         require(Structure(score).matches(structure), prior, "structure of the score")
-        close(eqx.filter_jit(lambda p: p.score(x))(prior), score, tol, prior, "jit of the score")
-        batched = jax.jit(jax.vmap(lambda v: prior.score(v)))(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), x))
+        close(eqx.filter_jit(lambda p: p.score(x))(scored), score, tol, prior, "jit of the score")
+        batched = jax.jit(jax.vmap(lambda v: scored.score(v)))(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), x))
         close(first(batched), score, tol, prior, "vmap of the score")
-    if isinstance(prior, priors.HasLogProb):
-        value = prior.log_prob(x)
+    if density is not None:
+        value = density.log_prob(x)
         require(jnp.shape(value) == (), prior, "log_prob is a scalar")
-        close(eqx.filter_jit(lambda p: p.log_prob(x))(prior), value, tol, prior, "jit of log_prob")
-        log_prob = jax.jit(lambda v: prior.log_prob(v))
+        close(eqx.filter_jit(lambda p: p.log_prob(x))(density), value, tol, prior, "jit of log_prob")
+        log_prob = jax.jit(lambda v: density.log_prob(v))
         directional(log_prob, x, d, prior, "gradient of log_prob", dtype)
         h, allowed = finite_step(dtype)
         ends = [float(log_prob(combine(1, x, s * h, d))) for s in (1, -1)]
-        difference, along = (ends[0] - ends[1]) / (2 * h), float(vdot(prior.score(x), d))
+        difference, along = (ends[0] - ends[1]) / (2 * h), float(vdot(density.score(x), d))
         near = abs(along - difference) <= allowed * (abs(difference) + abs(float(value)))
         require(near, prior, "score against log_prob", f"{along:.9g} against {difference:.9g}")
-        if prior.normalized:
-            _check_normalized(prior, x)
-    if isinstance(prior, priors.HasProx):
-        _check_prox(prior, x, d, dtype)
-    if prior.as_terms() is not None:
+        if density.normalized:
+            _check_normalized(density, x)
+    if (proximal := prior.find(priors.HasProx)) is not None:
+        _check_prox(proximal, x, d, dtype)
+    if prior.find(priors.HasTerms) is not None:
         _check_terms(prior, x, d, dtype)
+    _check_scales(prior, key)
+    _check_strength(prior, d, dtype)
     keys = jax.random.split(key, NUM_DRAWS)
-    if isinstance(prior, priors.HasTransform):
-        source = prior.transform.in_structure
-        pushed = jax.vmap(lambda k: ravel_pytree(prior.transform(white(k, source, dtype)))[0])(keys)
+    if (from_white := prior.find(priors.HasTransform)) is not None:
+        T = from_white.transform
+        pushed = jax.vmap(lambda k: ravel_pytree(T(white(k, T.in_structure, dtype)))[0])(keys)
         _check_moments(prior, pushed, keys, "transform")
-    if isinstance(prior, priors.HasSample):
+    if (invertible := prior.find(priors.HasWhitening)) is not None:
+        xi = white(key, invertible.transform.in_structure, dtype)
+        back = invertible.whitened(invertible.transform(xi))
+        close(back, xi, tolerance(1e-6, dtype), prior, "whitened inverts the transform")
+    if sampled is not None:
         require(Structure(x).matches(structure), prior, "structure of a sample")
-        close(prior.sample(key), x, 0.0, prior, "the same key gives the same sample")
-        if prior.as_gaussian() is not None:
-            _check_moments(prior, jax.vmap(lambda k: ravel_pytree(prior.sample(k))[0])(keys), keys, "sample")
-    if isinstance(prior, priors.HasDenoiser):
-        require(Structure(prior.denoise(x, jnp.ones(()))).matches(structure), prior, "structure of the denoised")
+        close(sampled.sample(key), x, 0.0, prior, "the same key gives the same sample")
+        if prior.find(priors.HasPrecision) is not None:
+            _check_moments(prior, jax.vmap(lambda k: ravel_pytree(sampled.sample(k))[0])(keys), keys, "sample")
+    if (denoiser := prior.find(priors.HasDenoiser)) is not None:
+        require(Structure(denoiser.denoise(x, jnp.ones(()))).matches(structure), prior, "structure of the denoised")
 
 
 def _check_coordinates(prior, c) -> None:
@@ -108,7 +117,7 @@ def _check_coordinates(prior, c) -> None:
 
 def _check_normalized(prior, x) -> None:
     flat, unravel = ravel_pytree(x)
-    gaussian = prior.as_gaussian()
+    gaussian = prior.find(priors.HasPrecision)
     if gaussian is not None:
         matrix = np.asarray(dense(gaussian.covariance))
         u = np.asarray(flat) - np.asarray(ravel_pytree(gaussian.mean)[0])
@@ -140,13 +149,14 @@ def _check_prox(prior, x, d, dtype) -> None:
     v, step = combine(1, x, 1, d), jnp.asarray(0.7, dtype)
     best = prior.prox(v, step)
     close(eqx.filter_jit(lambda p: p.prox(v, step))(prior), best, tolerance(1e-9, dtype), prior, "jit of prox")
-    if not isinstance(prior, priors.HasLogProb):
+    density = prior.find(priors.HasLogProb)
+    if density is None:
         return
     flat, unravel = ravel_pytree(v)
 
     @jax.jit
     def objective(a):
-        return -prior.log_prob(unravel(a)) + jnp.sum((a - flat) ** 2) / (2 * step)
+        return -density.log_prob(unravel(a)) + jnp.sum((a - flat) ** 2) / (2 * step)
 
     def within(c):
         return objective(ravel_pytree(prior.constrain(unravel(c)))[0])
@@ -174,28 +184,56 @@ def _lowest_around(objective, point) -> float:
 
 
 def _check_terms(prior, x, d, dtype) -> None:
-    terms = prior.as_terms()
-    if isinstance(prior, priors.HasTerms):
-        same = [(type(W), type(g)) for W, g in terms] == [(type(W), type(g)) for W, g in prior.terms]
-        require(same, prior, "as_terms gives the terms: inherit HasTerms before HasProx")
+    terms = prior.find(priors.HasTerms).terms
     for W, g in terms:
         require(W.in_structure.matches(prior.structure), prior, "each W_j takes x", f"it takes {W.in_structure}")
         fits = g.structure.matches(W.out_structure)
         require(fits, prior, "each g_j describes W_j x", f"{g.structure}, not {W.out_structure}")
         if g is not prior:
             _check_prox(g, W(x), W(d), dtype)
-    if not (isinstance(prior, priors.HasLogProb) and all(isinstance(g, priors.HasLogProb) for _, g in terms)):
+    density, simple = prior.find(priors.HasLogProb), [(W, g.find(priors.HasLogProb)) for W, g in terms]
+    if density is None or any(g is None for _, g in simple):
         return
     other = prior.constrain(d)
-    one, two = (float(prior.log_prob(p) - sum(g.log_prob(W(p)) for W, g in terms)) for p in (x, other))
-    allowed = tolerance(1e-9, dtype) * (abs(one) + abs(float(prior.log_prob(x))) + abs(float(prior.log_prob(other))))
+    one, two = (float(density.log_prob(p) - sum(g.log_prob(W(p)) for W, g in simple)) for p in (x, other))
+    allowed = tolerance(1e-9, dtype) * (abs(one) + sum(abs(float(density.log_prob(p))) for p in (x, other)))
     require(abs(one - two) <= allowed, prior, "the terms add up to log_prob", f"{one:.9g} at one point, {two:.9g}")
+
+
+def _check_scales(prior, key) -> None:
+    """The mean of ``1 / tau^2`` given u, which for every scale mixture of Gaussians is ``-score(u) / u``."""
+    mixture, density = prior.find(priors.HasConditionalGaussian), prior.find(priors.HasLogProb)
+    if mixture is None or density is None:
+        return
+    dtype = precision_of(eqx.filter(prior, eqx.is_inexact_array))
+    u = 1 + jnp.abs(white(key, prior.structure, dtype))
+    keys = jax.random.split(jax.random.fold_in(key, 3), NUM_DRAWS)
+    draws = jax.vmap(lambda k: jnp.broadcast_to(mixture.inverse_scales(k, u), u.shape))(keys)
+    off = jnp.abs(jnp.mean(draws, 0) + density.score(u) / u)
+    error = jnp.std(draws, 0) / len(keys) ** 0.5 + tolerance(1e-9, dtype)
+    worst = float(jnp.max(off / error))
+    require(worst < 6, prior, "inverse_scales against the score", f"off by {worst:.1f} Monte-Carlo standard errors")
+
+
+def _check_strength(prior, x, dtype) -> None:
+    """The cost of another strength, and the slope of ``log p`` in it."""
+    found, density = prior.find(priors.HasStrength), prior.find(priors.HasLogProb)
+    if found is None:
+        return
+    factor = jnp.asarray(1.7, dtype)
+    other = priors.require(found.rescaled(factor), priors.HasStrength, "rescaled priors")
+    tol = tolerance(1e-9, dtype)
+    close(other.cost(x), factor * found.cost(x), 10 * tol, prior, "the cost of a rescaled prior")
+    close(found.cost(jax.tree.map(lambda a: 3 * a, x)), 3 * found.cost(x), 10 * tol, prior, "the cost is homogeneous")
+    if density is not None and prior.find(priors.HasParts) is None:
+        zero = jax.tree.map(jnp.zeros_like, x)
+        close(density.log_prob(zero) - density.log_prob(x), found.cost(x), 100 * tol, prior, "cost against log_prob")
 
 
 def _check_moments(prior, draws, keys, what) -> None:
     """Mean and covariance of draws against a Gaussian's; otherwise the first two moments against samples."""
     draws = np.asarray(draws)
-    gaussian = prior.as_gaussian()
+    gaussian = prior.find(priors.HasPrecision)
     if gaussian is not None:
         u = draws - np.asarray(ravel_pytree(gaussian.mean)[0])
         half = np.linalg.inv(np.linalg.cholesky(np.asarray(dense(gaussian.covariance))))
@@ -204,8 +242,8 @@ def _check_moments(prior, draws, keys, what) -> None:
         pull = (z.T @ z / len(z) - np.eye(n)) * np.sqrt(len(z)) / np.sqrt(1 + np.eye(n))
         worst = max(np.abs(pull).max(), np.abs(z.mean(0)).max() * np.sqrt(len(z)))
         require(worst < 6, prior, f"moments of {what}", f"off by {worst:.1f} Monte-Carlo standard errors")
-    elif what == "transform" and isinstance(prior, priors.HasSample):
-        fresh = np.asarray(jax.vmap(lambda k: ravel_pytree(prior.sample(jax.random.fold_in(k, 7)))[0])(keys))
+    elif what == "transform" and (sampled := prior.find(priors.HasSample)) is not None:
+        fresh = np.asarray(jax.vmap(lambda k: ravel_pytree(sampled.sample(jax.random.fold_in(k, 7)))[0])(keys))
         for power in (1, 2):
             a, b = draws**power, fresh**power
             error = np.sqrt((a.var(0) + b.var(0)) / len(keys))

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from invprob import likelihoods, priors
 from invprob.covariance import Diagonal, dense, dense_operator
 from invprob.operators import Convolve
-from invprob.operators.base import Structure, precision_of, zeros
+from invprob.operators.base import precision_of, zeros
 from invprob.optimize.find_map import find_map, solve
 from invprob.optimize.solvers import AbstractSolver
 from invprob.optimize.solvers.base import DONE, NOT_FINITE, RUNNING
@@ -124,17 +124,22 @@ def check_solver(
 def sparse_map(post: Posterior, rtol: float = 1e-7) -> PyTree:
     """The maximum of a small posterior with a linear operator and terms, by a barrier method with dense Newton steps.
 
-    Each sharp norm ``lambda |u|`` becomes ``min_t lambda t - log(t^2 - |u|^2) / kappa``, and x >= 0 becomes
-    ``-log(x) / kappa``; the minimum is then at most ``(2 norms + constraints) / kappa`` above the true one (Boyd &
-    Vandenberghe 2004, Convex Optimization, ch. 11), which ends below ``rtol`` of half the number of data.
+    Each term has its `invprob.priors.HasLogProb.barrier`: a sharp norm ``lambda |u|`` becomes ``min_t lambda t -
+    log(t^2 - |u|^2) / kappa``, and x >= 0 becomes ``-log(x) / kappa``; the minimum is then at most ``(2 norms +
+    constraints) / kappa`` above the true one (Boyd & Vandenberghe 2004, Convex Optimization, ch. 11), which ends below
+    ``rtol`` of half the number of data.
     """
     flat, unravel = ravel_pytree(zeros(post.structure, jnp.zeros(()).dtype))
-    terms = [(np.asarray(dense_operator(W)), g, W.out_structure) for W, g in post.prior.as_terms() or ()]
-    cones = sum(_barrier(g, jnp.asarray(W @ flat + 1.0), out, 1.0)[1] for W, g, out in terms)
+    found = priors.require(post.prior, priors.HasTerms, "barrier methods")
+    terms = []
+    for W, g in found.terms:
+        density = priors.require(g, priors.HasLogProb, "barrier methods")
+        terms.append((np.asarray(dense_operator(W)), density, ravel_pytree(zeros(W.out_structure, flat.dtype))[1]))
+    cones = sum(g.barrier(shaped(jnp.asarray(W @ flat + 1.0)), 1.0)[1] for W, g, shaped in terms)
 
     @jax.jit
     def objective(x, kappa):
-        parts = [_barrier(g, W @ x, out, kappa)[0] for W, g, out in terms]
+        parts = [g.barrier(shaped(W @ x), kappa)[0] for W, g, shaped in terms]
         return -post.likelihood.log_prob(unravel(x)) + sum(parts)
 
     gradient, hessian = jax.jit(jax.grad(objective)), jax.jit(jax.hessian(objective))
@@ -151,35 +156,6 @@ def sparse_map(post: Posterior, rtol: float = 1e-7) -> PyTree:
                 step /= 2
             x = x + step * d
     return unravel(jnp.asarray(x))
-
-
-def _barrier(g: Any, u: Array, out: Structure, kappa: float) -> tuple[Array, int]:
-    """A prior's negative logarithm with barriers for what is not smooth, and how many (twice a norm)."""
-
-    def norms(weight, length_squared):
-        weight = jnp.broadcast_to(weight, length_squared.shape)
-        a = jnp.where(weight > 0, kappa * weight, 1)
-        t = (1 + jnp.sqrt(1 + a**2 * length_squared)) / a  # where t^2 - |u|^2 = 2 t / a
-        return jnp.sum(jnp.where(weight > 0, (a * t - jnp.log(2 * t / a)) / kappa, 0)), 2 * weight.size
-
-    def above(floor):
-        return -jnp.sum(jnp.log(u - floor)) / kappa, u.size
-
-    if isinstance(g, priors.Laplace):
-        return norms(1 / g.scale, u.reshape(out.shape) ** 2)
-    if isinstance(g, priors.L1Norm):
-        return norms(g.weights, u.reshape(out.shape) ** 2)
-    if isinstance(g, priors.GroupNorm):
-        return norms(1 / g.scale, jnp.sum(u.reshape(out.shape) ** 2, axis=0))
-    if isinstance(g, priors.Exponential):
-        value, count = above(0)
-        return value + jnp.sum(u.reshape(out.shape) / g.scale), count
-    if isinstance(g, priors.LowerBound):
-        value, count = above(g.floor)
-        inner = (jnp.zeros(()), 0) if g.inner is None else _barrier(g.inner, u, out, kappa)
-        return value + inner[0], count + inner[1]
-    _, unravel = ravel_pytree(zeros(out, u.dtype))
-    return -g.log_prob(unravel(u)), 0
 
 
 def dense_map(post: Posterior) -> PyTree:

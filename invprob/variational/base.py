@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from invprob.diagnostics.importance import khat_threshold, psis
 from invprob.operators.base import Structure, precision_of, zeros
 from invprob.posterior import Posterior, Whitened
+from invprob.priors.capabilities import HasLogProb
 from invprob.results import Estimate, Status
 from invprob.sampling.coordinates import Coordinates
 from invprob.variational.lanczos import log_volume, size_of
@@ -78,7 +79,8 @@ def target_density(where: Coordinates, key) -> TargetDensity:
 
 def is_normalized(post: Posterior, target: TargetDensity) -> bool:
     """Whether ``log_joint`` includes all constants: always in the coordinates of white noise, else as the prior's."""
-    return isinstance(target.where.density, Whitened) or bool(getattr(post.prior, "normalized", False))
+    density = post.prior.find(HasLogProb)
+    return isinstance(target.where.density, Whitened) or (density is not None and density.normalized)
 
 
 class Draws(eqx.Module):

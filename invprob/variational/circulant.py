@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from invprob.covariance import AbstractCovariance, Blocks, Diagonal, Stationary
 from invprob.operators.base import Structure, zeros
 from invprob.posterior import Whitened
+from invprob.priors.capabilities import HasTransform
 from invprob.sampling.coordinates import Coordinates
 from invprob.variational.base import AbstractDistribution, TargetDensity
 from invprob.variational.local_gaussian import likelihood_dtype, local_system, most_probable, whitened
@@ -71,7 +72,7 @@ class CirculantGaussian(AbstractStochasticVI):
     name: ClassVar[str] = "circulant"
 
     def target(self, post, key):
-        if post.prior.as_transform() is None:
+        if post.prior.find(HasTransform) is None:
             return super().target(post, key)
         problem = whitened(post, type(self).__name__)
         xi, _ = most_probable(problem)

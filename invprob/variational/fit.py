@@ -13,7 +13,7 @@ from invprob.diagnostics.importance import MIN_WEIGHTS
 from invprob.errors import UsageError
 from invprob.loop import StopRule, Watch
 from invprob.posterior import Posterior
-from invprob.priors.norms import AbstractNorm
+from invprob.priors.capabilities import HasParts, HasTransform
 from invprob.results import Status
 from invprob.sampling.coordinates import Coordinates
 from invprob.variational.base import Variational, judged, nothing
@@ -48,7 +48,8 @@ def as_family(family: str | AbstractFamily, post: Posterior) -> tuple[AbstractFa
             raise UsageError(f"no family is called {family!r}; there are auto, {', '.join(FAMILIES)}")
         return FAMILIES[family](), "chosen by the caller"
     name = type(post.prior).__name__
-    if post.prior.as_transform() is not None and not isinstance(post.prior, AbstractNorm):
+    pushed = post.prior.find(HasTransform)
+    if pushed is not None and (pushed.is_smooth or post.prior.find(HasParts) is not None):
         return MetricGaussian(), f"{name} prior that is transformed white noise: its Fisher metric is known"
     if any(len(shape) == 2 for shape, _ in post.structure.leaves):
         return CirculantGaussian(), f"{name} prior of an image: one scale for each spatial frequency"

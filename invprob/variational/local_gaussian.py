@@ -18,7 +18,7 @@ from invprob.operators.fourier import half_shape
 from invprob.optimize.loop import iterate_pure
 from invprob.optimize.solvers import ConjugateGradient, NewtonCG
 from invprob.posterior import LinearGaussian, Posterior, Whitened
-from invprob.priors.capabilities import capabilities
+from invprob.priors.capabilities import HasPrecision, HasTransform, require
 from invprob.sampling.coordinates import Coordinates
 from invprob.sampling.samplers.gaussian import DRAW_RTOL, perturbation
 from invprob.variational.base import AbstractDistribution, Approximation, Draws, TargetDensity
@@ -45,12 +45,7 @@ def whitened(post: Posterior, what: str) -> Whitened:
     CapabilityError
         When the prior is not white noise pushed through a map, or the likelihood not Gaussian.
     """
-    if post.prior.as_transform() is None:
-        can = ", ".join(capabilities(post.prior)) or "nothing"
-        raise CapabilityError(
-            f"{what} needs a prior that is white noise pushed through a map (HasTransform); "
-            f"{type(post.prior).__name__} offers {can}"
-        )
+    require(post.prior, HasTransform, f"approximations by {what}")
     if not isinstance(post.likelihood, likelihoods.Gaussian):
         raise CapabilityError(f"{what} needs a Gaussian likelihood, not {type(post.likelihood).__name__}")
     return post.whiten()
@@ -72,7 +67,7 @@ def unit_covariance(structure: Structure, dtype) -> AbstractCovariance:
 def local_system(problem: Whitened, xi: PyTree) -> LinearGaussian:
     """The linear-Gaussian system of deviations from xi, with the precision ``M = J.T N^-1 J + 1``."""
     like: Any = problem.posterior.likelihood
-    gaussian = problem.posterior.prior.as_gaussian()
+    gaussian = problem.posterior.prior.find(HasPrecision)
     if gaussian is None:
         jacobian = compose(like.operator, problem.T).linearize(xi)
     else:  # the root of a covariance may join the operator, which the derivative of a function does not

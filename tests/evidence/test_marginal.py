@@ -20,7 +20,7 @@ from tests.problems import masked_problem, psf
 
 def dense_log_evidence(post):
     """``log N(y; A m, A S A.T + N)`` of the valid data."""
-    gaussian, like = post.prior.as_gaussian(), post.likelihood
+    gaussian, like = post.prior.find(priors.HasPrecision), post.likelihood
     forward, signal = np.asarray(dense_operator(like.operator)), np.asarray(dense(gaussian.covariance))
     good = np.asarray(like.valid).ravel()
     variance = np.where(good, np.asarray(like.noise.variance).ravel(), 0)

@@ -74,7 +74,7 @@ def test_what_it_refuses_names_what_takes_it():
     with pytest.raises(TypeError, match="primal-dual steps"):
         find_map(Posterior(likelihoods.Gaussian(before, like.data, like.noise), post.prior), ADMM())
     field = priors.GaussianField(SHAPE, priors.PowerLaw(1.0, 0.1, 3.0))
-    with pytest.raises(TypeError, match="LogNormal is not a sum of terms"):
+    with pytest.raises(TypeError, match=r"a sum of terms with a proximal map \(HasTerms\); LogNormal offers"):
         find_map(Posterior(like, priors.LogNormal(field)), ADMM())
 
 

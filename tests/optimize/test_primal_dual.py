@@ -107,7 +107,7 @@ def test_what_it_refuses_names_what_takes_it():
         PrimalDual().prepare(Posterior(like, priors.Laplace(1.0, (6, 7))))
     like = likelihoods.Gaussian(operators.Identity((6, 7)), jnp.ones((6, 7)), 0.1)
     field = priors.GaussianField((6, 7), priors.PowerLaw(1.0, 0.1, 3.0))
-    with pytest.raises(TypeError, match="LogNormal is not a sum of terms"):
+    with pytest.raises(TypeError, match=r"a sum of terms with a proximal map \(HasTerms\); LogNormal offers"):
         PrimalDual().prepare(Posterior(like, priors.LogNormal(field)))
 
 

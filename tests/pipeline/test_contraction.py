@@ -16,6 +16,7 @@ from invprob.operators import Starlet
 from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.exact import planes, starlet_of
+from invprob.priors import HasPrecision
 from invprob.testing import dense_posterior
 from tests.small import fitted, psf_image
 
@@ -39,7 +40,7 @@ def exact(obs: Observation) -> dict[str, np.ndarray]:
         post = prior.posterior
         n = int(np.prod(problem.frame.shape))
         posterior = np.asarray(dense_posterior(post)[1])[:n, :n]
-        prior = np.asarray(dense(post.prior.as_gaussian().covariance.parts["image"]))
+        prior = np.asarray(dense(post.prior.find(HasPrecision).covariance.parts["image"]))
         starlet = starlet_of(problem.frame.shape)
         pixels = np.eye(n).reshape(n, *problem.frame.shape)
         W = np.asarray(jax.vmap(lambda x: planes(starlet, x))(pixels)).reshape(n, -1).T

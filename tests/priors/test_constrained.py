@@ -33,7 +33,9 @@ def test_the_constraint_joins_a_separable_term_on_x():
     np.testing.assert_allclose(g.prox(v, 0.3), priors.Exponential(2.0, SHAPE).prox(v, 0.3))
     for prior in (priors.TotalVariation(SHAPE, 1.0), priors.StarletSparsity(SHAPE, 1.0), field()):
         first, (W, g) = priors.Positive(prior).terms
-        assert first[0] == prior.as_terms()[0][0] and type(first[1]) is type(prior.as_terms()[0][1])
+        assert first[0] == prior.find(priors.HasTerms).terms[0][0] and type(first[1]) is type(
+            prior.find(priors.HasTerms).terms[0][1]
+        )
         assert isinstance(W, op.Identity) and isinstance(g, priors.LowerBound) and g.inner is None
     # once positive, twice positive
     ((W, g),) = priors.Positive(priors.Exponential(2.0, SHAPE)).terms
@@ -50,7 +52,7 @@ def test_a_free_search_stays_inside_and_can_begin_at_zero():
 
 
 def test_what_cannot_be_made_positive():
-    with pytest.raises(CapabilityError, match="Positive takes a prior with HasLogProb"):
+    with pytest.raises(CapabilityError, match="positive images need a prior that is a sum of terms"):
         priors.Positive(priors.FromTFP(mixture(), (3,)))
     with pytest.raises(ValueError, match="make the parts of the product positive"):
         priors.Positive(priors.Product({"image": field(), "sky": priors.wide_gaussian(0.0, 1.0)}))
@@ -62,4 +64,6 @@ def test_what_cannot_be_made_positive():
 
 def test_what_positive_priors_can_do_is_listed():
     assert priors.capabilities(priors.Positive(field())) == ("HasScore", "HasLogProb", "HasTerms")
-    assert priors.capabilities(priors.LowerBound(SHAPE)) == ("HasScore", "HasLogProb", "HasProx", "HasSeparableProx")
+    assert priors.capabilities(priors.LowerBound(SHAPE)) == (
+        "HasScore", "HasLogProb", "HasProx", "HasSeparableProx", "HasTerms",
+    )  # fmt: skip

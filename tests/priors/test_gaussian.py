@@ -42,7 +42,7 @@ def test_whitened_coordinates_of_a_field():
 
 def test_product_of_gaussians_is_solved_as_one():
     post = masked_problem(side=12, sky=True)
-    assert isinstance(post.prior.as_gaussian(), priors.Gaussian)
+    assert isinstance(post.prior.find(priors.HasPrecision), priors.Gaussian)
     estimate = find_map(post, rtol=1e-14)
     mean, _ = dense_posterior(post)
     assert estimate.solver == "cg"
@@ -58,10 +58,10 @@ def test_product_is_the_sum_of_its_parts():
     product = priors.Product(parts)
     wanted = sum(float(parts[name].log_prob(x[name])) for name in parts)
     assert float(product.log_prob(x)) == pytest.approx(wanted)
-    assert float(product.as_gaussian().log_prob(x)) == pytest.approx(wanted)
+    assert float(product.find(priors.HasPrecision).log_prob(x)) == pytest.approx(wanted)
     assert product.normalized
     other = priors.Product({"image": field(), "sky": priors.FromTFP(mixture(), ())})
-    assert other.as_gaussian() is None
+    assert other.find(priors.HasPrecision) is None
 
 
 def test_shapes_that_do_not_fit_say_both():
@@ -74,5 +74,5 @@ def test_shapes_that_do_not_fit_say_both():
 
 def test_what_a_prior_can_do_is_listed():
     assert priors.capabilities(field()) == (
-        "HasScore", "HasLogProb", "HasProx", "HasPrecision", "HasTransform", "HasSample",
+        "HasScore", "HasLogProb", "HasProx", "HasPrecision", "HasTerms", "HasTransform", "HasWhitening", "HasSample",
     )  # fmt: skip

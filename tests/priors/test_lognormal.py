@@ -28,7 +28,7 @@ def test_support_and_coordinates():
     xi = fresh(*prior.transform.in_structure.shape)
     np.testing.assert_allclose(prior.transform(xi), jnp.exp(prior.field.transform(xi)))
     assert bool(jnp.all(prior.sample(jax.random.key(0)) > 0))
-    assert prior.normalized and prior.as_gaussian() is None
+    assert prior.normalized and prior.find(priors.HasPrecision) is None
 
 
 def test_only_gaussians_of_one_image():

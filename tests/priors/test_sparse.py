@@ -109,7 +109,7 @@ def test_single_precision_stays():
         priors.Exponential(strength, (8, 8)),
     ):
         assert prior.log_prob(x).dtype == prior.score(x).dtype == jnp.float32
-        for W, g in prior.as_terms():
+        for W, g in prior.find(priors.HasTerms).terms:
             assert g.prox(W(x), jnp.float32(0.5)).dtype == jnp.float32
 
 
@@ -118,7 +118,7 @@ def test_analysis_keeps_the_prior_and_says_what_does_not_fit():
     inner = priors.Laplace(2.0, (2, *SHAPE))
     prior = priors.Analysis(inner, gradient)
     assert float(prior.log_prob(x)) == float(inner.log_prob(gradient(x))) and not prior.normalized
-    with pytest.raises(CapabilityError, match="FromTFP has HasScore, HasLogProb, HasSample"):
+    with pytest.raises(CapabilityError, match="FromTFP offers HasScore, HasLogProb, HasSample"):
         priors.Analysis(priors.FromTFP(mixture(), (2, *SHAPE)), gradient)
     with pytest.raises(ValueError, match="must agree"):
         priors.Analysis(priors.Laplace(2.0, SHAPE), gradient)
@@ -130,23 +130,27 @@ def test_analysis_keeps_the_prior_and_says_what_does_not_fit():
 
 def test_terms_of_priors():
     x = fresh(8, 8)
-    (W, g), *others = field().as_terms()
+    (W, g), *others = field().find(priors.HasTerms).terms
     assert isinstance(W, op.Identity) and isinstance(g, priors.GaussianField) and not others
-    ((W, g),) = priors.WaveletSparsity((8, 8), 1.0).as_terms()
+    ((W, g),) = priors.WaveletSparsity((8, 8), 1.0).find(priors.HasTerms).terms
     assert isinstance(W, op.Wavelet)
-    assert priors.FromTFP(mixture(), (3,)).as_terms() is None
+    assert priors.FromTFP(mixture(), (3,)).find(priors.HasTerms) is None
     tv = priors.TotalVariation((8, 8), 2.0)
     product = priors.Product({"image": [priors.Positive(tv)], "sky": priors.wide_gaussian(0.0, 1.0)})
-    assert [type(W) for W, _ in product.as_terms()] == [op.LinearComposition, op.LinearComposition, op.Part]
+    assert [type(W) for W, _ in product.find(priors.HasTerms).terms] == [
+        op.LinearComposition,
+        op.LinearComposition,
+        op.Part,
+    ]
     latent = {"image": [jnp.abs(x)], "sky": jnp.asarray(0.3)}
-    (W, g), (P, c), (S, n) = product.as_terms()
+    (W, g), (P, c), (S, n) = product.find(priors.HasTerms).terms
     np.testing.assert_allclose(W(latent), tv.W(jnp.abs(x)))
     np.testing.assert_array_equal(P(latent), jnp.abs(x))
     assert isinstance(c, priors.LowerBound) and float(S(latent)) == 0.3
     total = -g.cost(W(latent)) + n.log_prob(S(latent))
     assert float(product.log_prob(latent)) == pytest.approx(float(total))
-    assert priors.Product({"a": tv, "b": priors.FromTFP(mixture(), ())}).as_terms() is None
-    with pytest.raises(CapabilityError, match="TotalVariation has not"):
+    assert priors.Product({"a": tv, "b": priors.FromTFP(mixture(), ())}).find(priors.HasTerms) is None
+    with pytest.raises(CapabilityError, match=r"draws of a product need .* \(HasSample\); TotalVariation offers"):
         priors.Product((tv,)).sample(jax.random.key(0))
 
 

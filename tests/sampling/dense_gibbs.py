@@ -4,11 +4,12 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from invprob.covariance import dense_operator
+from invprob.priors import HasTerms
 
 
 def dense_gibbs(post, number, seed=0, warmup=500):
     """Draws ``(draw, unknown)`` of a posterior with one norm of one scale, each sweep with fresh Cholesky factors."""
-    like, ((W, g),) = post.likelihood, post.prior.as_terms()
+    like, ((W, g),) = post.likelihood, post.prior.find(HasTerms).terms
     A, W = (np.asarray(dense_operator(operator)) for operator in (like.operator, W))
     weight = np.asarray(like.noise.inv(np.ones(like.data.shape))).ravel()
     H, b = A.T @ (weight[:, None] * A), A.T @ (weight * np.asarray(like.data).ravel())

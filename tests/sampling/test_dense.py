@@ -10,6 +10,7 @@ from invprob.covariance import dense
 from invprob.diagnostics.rank_statistics import mean_ess
 from invprob.optimize.solvers import TwoGrid
 from invprob.posterior import Hierarchy
+from invprob.priors import HasPrecision
 from invprob.sampling.sample import sample
 from invprob.sampling.samplers import (
     HMC,
@@ -48,7 +49,7 @@ def ratios(post, exact, draws):
     not show a noise level that is wrong.
     """
     mean, covariance = exact
-    values, vectors = np.linalg.eigh(np.asarray(dense(post.prior.as_gaussian().covariance)))
+    values, vectors = np.linalg.eigh(np.asarray(dense(post.prior.find(HasPrecision).covariance)))
     to_white = vectors / np.sqrt(values)
     parts, directions = np.linalg.eigh(to_white.T @ covariance @ to_white)
     informed = parts < 0.5

@@ -70,7 +70,7 @@ def test_a_border_without_data_is_dark_to_begin_with():
 
 def test_refusals():
     _, gaussian = learned_problem(side=5)
-    with pytest.raises(CapabilityError, match="denoiser for coloured noise, not Gaussian"):
+    with pytest.raises(CapabilityError, match=r"denoiser for coloured noise \(HasColouredDenoiser\); Gaussian"):
         sample(gaussian, jax.random.key(0), 100, Split())
     with pytest.raises(UsageError, match="share between 0 and 1"):
         Split(share=1.5)

@@ -53,7 +53,7 @@ def by_quadrature(post, rank, number=200_000):
     rng = np.random.default_rng(1)
     data = np.asarray(post.likelihood.data)
     x = data + SIGMA * rng.standard_normal((number, *data.shape))
-    ((W, g),) = post.prior.as_terms()
+    ((W, g),) = post.prior.find(priors.HasTerms).terms
     cost = np.asarray(jax.jit(jax.vmap(lambda x: g.cost(W.apply(x))))(jnp.asarray(x)))
     weights = np.array([np.exp(-np.exp(t) * (cost - cost.min())) for t in GRID])
     log_density = rank * GRID + np.log(weights.mean(1)) - np.exp(GRID) * cost.min()
@@ -64,7 +64,7 @@ def by_quadrature(post, rank, number=200_000):
 
 def known_rank(post):
     """That of the map to coefficients that count, from its matrix."""
-    ((W, g),) = post.prior.as_terms()
+    ((W, g),) = post.prior.find(priors.HasTerms).terms
     size = int(np.prod(post.structure.shape))
     eye = jnp.eye(size).reshape(size, *post.structure.shape)
     matrix = np.asarray(jax.vmap(W.apply)(eye)).reshape(size, -1)
@@ -133,8 +133,8 @@ def test_parts_of_a_product():
 @pytest.mark.parametrize(
     ("prior", "fragment"),
     [
-        (lambda: priors.Positive(priors.TotalVariation((3, 3), 1.0), 0.0), "not of Positive"),
-        (lambda: priors.Gaussian(None, Diagonal(jnp.ones((3, 3)))), "not of Gaussian"),
+        (lambda: priors.Positive(priors.TotalVariation((3, 3), 1.0), 0.0), "Positive offers"),
+        (lambda: priors.Gaussian(None, Diagonal(jnp.ones((3, 3)))), "Gaussian offers"),
     ],
 )
 def test_priors_without_a_strength_are_refused(prior, fragment):

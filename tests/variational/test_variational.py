@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_refused(masked):
     sharp = Posterior(post.likelihood, priors.TotalVariation(post.structure.shape, 1.0))
     with pytest.raises(UsageError, match="no family is called 'gauss'; there are auto, metric"):
         fit_variational(post, KEY, "gauss")
-    with pytest.raises(CapabilityError, match="MetricGaussian needs a prior that is white noise"):
+    with pytest.raises(CapabilityError, match="MetricGaussian need a prior that is white noise"):
         fit_variational(sharp, KEY, "metric")
     with pytest.raises(UsageError, match="its own coordinates"):
         fit_variational(post, KEY, coordinates=white_coordinates(post))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from invprob.errors import CapabilityError
 from invprob.operators.base import precision_of, vdot, zeros
 from invprob.optimize.solvers.base import (
     DONE,
@@ -24,9 +23,7 @@ from invprob.optimize.solvers.base import (
 )
 from invprob.optimize.solvers.cg import axpy, descend
 from invprob.posterior import Posterior, Whitened
-from invprob.priors.capabilities import AbstractPrior
-from invprob.priors.lognormal import LogNormal
-from invprob.priors.product import Product
+from invprob.priors.capabilities import HasTransform, HasWhitening, require
 
 FORCING = 0.3  # most that is left of the gradient by the inner iteration, relative
 ARMIJO, SHORTEST = 1e-4, 1e-6  # decrease that is asked of a step, of that of its tangent; shortest share of it
@@ -75,18 +72,14 @@ class NewtonCG(AbstractSolver):
     name: ClassVar[str] = "newton"
 
     def prepare(self, post: Posterior) -> Whitened:
-        if post.prior.as_transform() is None:
-            raise CapabilityError(
-                f"NewtonCG needs a prior that is white noise pushed through a map (HasTransform); "
-                f"{type(post.prior).__name__} is not one"
-            )
+        require(post.prior, HasTransform, "Newton steps")
         return post.whiten()
 
     def init(self, problem: Whitened, x0: PyTree | None) -> State:
         dtype = precision_of(eqx.filter(problem.posterior.likelihood, eqx.is_inexact_array))
         xi = zeros(problem.structure, dtype)
         if x0 is not None:
-            white = _white(problem.posterior.prior, x0)
+            white = require(problem.posterior.prior, HasWhitening, "Newton steps from a given x0").whitened(x0)
             xi = jax.tree.map(lambda a, b: jnp.asarray(b, a.dtype), xi, white)
         infinite = jnp.asarray(jnp.inf, dtype)
         return State(xi, Carry(infinite, infinite, jnp.zeros((), jnp.int32)), first_metrics(dtype))
@@ -140,19 +133,3 @@ def _search(problem: Whitened, xi: PyTree, d: PyTree, value: Float[Array, ""], s
 
     share = jax.lax.while_loop(too_far, lambda share: 0.5 * share, jnp.ones_like(value))
     return jnp.where(share > SHORTEST, share, 0)
-
-
-def _white(prior: AbstractPrior, x: PyTree) -> PyTree:
-    """xi with ``T(xi) = x``, where the prior has an inverse."""
-    if isinstance(prior, LogNormal):
-        return _white(prior.field, prior.unconstrain(x))
-    if isinstance(prior, Product) and prior.as_gaussian() is None:
-        is_prior = {"is_leaf": lambda n: isinstance(n, AbstractPrior)}
-        return jax.tree.map(_white, prior.parts, x, **is_prior)
-    gaussian = prior.as_gaussian()
-    if gaussian is None:
-        raise CapabilityError(
-            f"the transform of a {type(prior).__name__} prior has no inverse here: NewtonCG begins from its median "
-            "(no x0)"
-        )
-    return gaussian.covariance.inv_sqrt(jax.tree.map(jnp.subtract, x, gaussian.mean))

@@ -15,6 +15,7 @@ from invprob.operators.base import AbstractLinearOperator, Identity, vdot
 from invprob.optimize.solvers.base import DONE, NOT_FINITE, RUNNING, AbstractSolver, State, first_metrics
 from invprob.optimize.solvers.cg import ConjugateGradient
 from invprob.posterior import Posterior
+from invprob.priors.capabilities import HasPrecision
 
 START_STEPS = 30  # conjugate gradients towards the start of a local search
 
@@ -63,7 +64,7 @@ class Optax(AbstractSolver):
         self.rtol = rtol
 
     def prepare(self, post: Posterior) -> Problem:
-        gaussian = post.prior.as_gaussian()
+        gaussian = post.prior.find(HasPrecision)
         if gaussian is None:
             identity = Identity(post.structure)
             return Problem(post, identity, identity, post.prior.unconstrain(_start_of(post)))

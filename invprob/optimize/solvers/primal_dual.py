@@ -164,7 +164,7 @@ class PrimalDual(AbstractSolver):
         data = whiten(like.data)
         unit = Gaussian(data, Diagonal(jnp.ones_like(data)))
         pieces, terms = [], [Dual(compose(whiten, like.operator), unit, 1)]
-        for W, g in terms_of(post, "primal-dual steps need terms"):
+        for W, g in terms_of(post, "primal-dual steps (pdhg)"):
             piece = as_piece(W, g)
             taken = {i for other in pieces for i in other.leaves}
             if piece is None or taken & set(piece.leaves):

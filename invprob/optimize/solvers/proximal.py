@@ -196,7 +196,7 @@ class ProximalGradient(AbstractSolver):
     measure: ClassVar[str] = "relative proximal gradient"
 
     def prepare(self, post: Posterior) -> Smooth:
-        terms = terms_of(post, "proximal gradient steps need a prior with a proximal map")
+        terms = terms_of(post, "proximal gradient steps")
         pieces = [as_piece(W, g) for W, g in terms]
         leaves = [i for piece in pieces if piece is not None for i in piece.leaves]
         if None in pieces or len(set(leaves)) < len(leaves):

@@ -29,7 +29,7 @@ from invprob.operators import (
 from invprob.operators.base import LinearComposition, Structure
 from invprob.optimize.solvers.terms import picked, planes_of
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import AbstractPrior, HasProx
+from invprob.priors.capabilities import AbstractPrior, HasParts, HasPrecision, HasProx, HasTerms, require
 
 EDGE = 0.15
 """Share of the mean of a term's spectrum that is added to it where the term is not circulant (the starlet with zeros
@@ -266,9 +266,7 @@ def split(post: Posterior) -> Split:
         When the forward operator, the noise or the prior is not of the form above; says which.
     """
     found = separate_convolution(post, "ADMM", "primal-dual steps (pdhg) take any linear operator and noise")
-    terms = found.prior.as_terms()
-    if terms is None:
-        raise CapabilityError(f"{type(found.prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
+    terms = require(found.prior, HasTerms, "splits of ADMM").terms
     dtype = found.data.data.dtype
     made = tuple(_term(W, g, found.images, found.shape, dtype) for W, g in terms)
     return Split(found.data, found.otf, made, found.images, found.shape, found.key)
@@ -280,12 +278,13 @@ def _without_levels(operator: Any, prior: AbstractPrior) -> tuple[Any, AbstractP
     if len(parts) != 2 or not isinstance(parts[0], Sum) or not isinstance(parts[1], BlockDiagonal):
         return operator, prior, None, None
     each = parts[1].operators
-    named = getattr(prior, "parts", None)
+    whole = prior.find(HasParts)
+    named = None if whole is None else whole.parts
     if not isinstance(each, dict) or not isinstance(named, dict):
         return operator, prior, None, None
     keys = tuple(name for name, part in each.items() if isinstance(part, Broadcast))
     others = [name for name in each if name not in keys]
-    gaussians = [named[name].as_gaussian() for name in keys]
+    gaussians = [named[name].find(HasPrecision) for name in keys]
     if len(others) != 1 or not keys or any(g is None or not isinstance(g.covariance, Diagonal) for g in gaussians):
         return operator, prior, None, None
     mean = jnp.stack([g.mean for g in gaussians])

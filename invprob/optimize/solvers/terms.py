@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from jaxtyping import PyTree
 
-from invprob.errors import CapabilityError
 from invprob.operators import Identity, Part
 from invprob.operators.base import AbstractLinearOperator, LinearComposition
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import HasProx, HasSeparableProx
+from invprob.priors.capabilities import HasProx, HasSeparableProx, HasTerms, OnlyTerm, require
 
 
 def picked(W: AbstractLinearOperator) -> PyTree | None:
@@ -24,15 +23,12 @@ def picked(W: AbstractLinearOperator) -> PyTree | None:
 
 def terms_of(post: Posterior, who: str) -> Sequence[tuple[AbstractLinearOperator, HasProx]]:
     """The terms of a prior; itself where it has a proximal map."""
-    prior = post.prior
-    terms = [(Identity(prior.structure), prior)] if isinstance(prior, HasProx) else prior.as_terms()
-    if terms is None:
-        raise CapabilityError(f"{who}: {type(prior).__name__} is not a sum of terms with a prox (HasTerms, HasProx)")
-    return terms
+    alone = post.prior.find(HasProx)
+    return (require(post.prior, HasTerms, who) if alone is None else OnlyTerm(alone)).terms
 
 
 def planes_of(W: AbstractLinearOperator, g: HasProx) -> int:
     """Number of planes of ``W x`` that may have a step or penalty each, which only a separable g allows."""
     out = W.out_structure
-    stacked = len(out.leaves) == 1 and len(out.shape) == 3 and isinstance(g, HasSeparableProx)
+    stacked = len(out.leaves) == 1 and len(out.shape) == 3 and g.find(HasSeparableProx) is not None
     return out.shape[0] if stacked else 1

@@ -7,7 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from invprob import likelihoods
 from invprob.covariance import white
@@ -16,14 +16,12 @@ from invprob.operators.base import AbstractLinearOperator
 from invprob.optimize.find_map import solve
 from invprob.optimize.solvers.cg import axpy, descend
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import AbstractPrior
-from invprob.priors.gaussian import Gaussian
-from invprob.priors.norms import AbstractNorm, GroupNorm, L1Norm, Laplace
+from invprob.priors.capabilities import AbstractPrior, HasConditionalGaussian, HasPrecision, HasTerms, require
 from invprob.sampling.coordinates import posterior_root, prior_precisions
 from invprob.sampling.samplers.base import AbstractMarkov, Chains, Info
 
-Norms = tuple[tuple[AbstractLinearOperator, AbstractNorm], ...]
-Gaussians = tuple[tuple[AbstractLinearOperator, Gaussian], ...]
+Mixtures = tuple[tuple[AbstractLinearOperator, HasConditionalGaussian], ...]
+Gaussians = tuple[tuple[AbstractLinearOperator, HasPrecision], ...]
 
 
 class Mixture(eqx.Module):
@@ -33,8 +31,8 @@ class Mixture(eqx.Module):
     ----------
     like
         Gaussian likelihood of a linear operator.
-    norms
-        Pairs of a linear map and a norm.
+    mixtures
+        Pairs of a linear map and a prior that is Gaussian given its scales: a norm.
     gaussians
         Pairs of a linear map and a Gaussian prior.
     root
@@ -44,62 +42,33 @@ class Mixture(eqx.Module):
     """
 
     like: likelihoods.Gaussian
-    norms: Norms
+    mixtures: Mixtures
     gaussians: Gaussians
     root: AbstractLinearOperator
     origin: PyTree
 
 
-def rates(g: AbstractNorm, u: Array) -> tuple[Array, Array]:
-    """The rate lambda of each coefficient (or vector) of a norm, and the length of those of u."""
-    if isinstance(g, GroupNorm):
-        return jnp.broadcast_to(1 / g.scale, u.shape[1:]), jnp.sqrt(jnp.sum(u**2, axis=0))
-    rate = g.weights if isinstance(g, L1Norm) else 1 / g.scale  # type: ignore[attr-defined]
-    return jnp.broadcast_to(rate, u.shape), jnp.abs(u)
-
-
-def inverse_scales(key, rate: Float[Array, "*n"], length: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``1 / tau^2`` given ``|u|``: inverse Gaussian of mean rate / |u| and shape rate^2; zero where the rate is.
-
-    The density ``exp(-rate |u|)`` of a vector of d numbers is a mixture of ``N(0, tau^2 I)`` over
-    ``tau^2 ~ Gamma((d + 1) / 2, rate^2 / 2)``.
-
-    References
-    ----------
-    Park & Casella 2008, J. American Statistical Association 103, 681; Kyung, Gill, Ghosh & Casella 2010, Bayesian
-    Analysis 5, 369 (vectors); Michael, Schucany & Haas 1976, The American Statistician 30, 88 (the draw).
-    """
-    one, other = jax.random.split(key)
-    shape = jnp.where(rate > 0, rate, 1) ** 2
-    mean = jnp.sqrt(shape) / jnp.maximum(length, jnp.finfo(length.dtype).tiny ** 0.25)
-    half = mean * jax.random.normal(one, length.shape, length.dtype) ** 2 / (2 * shape)
-    small = mean / (1 + half + jnp.sqrt(half * (2 + half)))
-    first = jax.random.uniform(other, length.shape, length.dtype) * (mean + small) <= mean
-    return jnp.where(rate > 0, jnp.where(first, small, mean**2 / small), 0)
-
-
-def parted(prior: AbstractPrior) -> tuple[Norms, Gaussians]:
-    """The terms of a prior that are norms, and those that are Gaussian.
+def parted(prior: AbstractPrior) -> tuple[Mixtures, Gaussians]:
+    """The terms of a prior that are Gaussian given their scales, and those that are Gaussian.
 
     Raises
     ------
     CapabilityError
         When it has none, or others.
     """
-    norms, gaussians, terms = [], [], prior.as_terms()
-    for W, g in terms or ():
-        gaussian = g.as_gaussian()
+    mixtures, gaussians = [], []
+    for W, g in require(prior, HasTerms, "sweeps of Gibbs sampling").terms:
+        gaussian, mixture = g.find(HasPrecision), g.find(HasConditionalGaussian)
         if gaussian is not None:
             gaussians.append((W, gaussian))
-        elif isinstance(g, Laplace | L1Norm | GroupNorm):
-            norms.append((W, g))
+        elif mixture is not None:
+            mixtures.append((W, mixture))
         else:
             raise CapabilityError(
-                f"Gibbs sampling takes terms that are norms or Gaussian, not {type(g).__name__}: use hmc"
+                "Gibbs sampling takes terms that are Gaussian, or so given their scales (HasConditionalGaussian), not "
+                f"{type(g).__name__}: use hmc"
             )
-    if terms is None:
-        raise CapabilityError(f"Gibbs sampling takes a prior of terms, which {type(prior).__name__} is not")
-    return tuple(norms), tuple(gaussians)
+    return tuple(mixtures), tuple(gaussians)
 
 
 class ScaleMixture(AbstractMarkov):
@@ -127,12 +96,12 @@ class ScaleMixture(AbstractMarkov):
         like = post.likelihood
         if not isinstance(like, likelihoods.Gaussian) or not isinstance(like.operator, AbstractLinearOperator):
             raise CapabilityError("Gibbs sampling needs a linear operator and Gaussian noise")
-        norms, gaussians = parted(post.prior)
+        mixtures, gaussians = parted(post.prior)
         dtype = like.data.dtype
         root = posterior_root(like.operator, like.noise, prior_precisions(post.prior, dtype), dtype)
         # without data a solver may have nothing to go by, and any start is as good
         origin = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0), solve(post).x)
-        return Mixture(like, norms, gaussians, root, origin)
+        return Mixture(like, mixtures, gaussians, root, origin)
 
     def init(self, problem: Mixture, key, num_chains: int) -> Chains:
         dtype = problem.like.data.dtype
@@ -156,16 +125,16 @@ class ScaleMixture(AbstractMarkov):
     def swept(self, problem: Mixture, x: PyTree, key) -> tuple[PyTree, Array]:
         """A draw of the scales given the image and of the image given the scales, and the steps of its solve."""
         like = problem.like
-        scale_key, data_key, *keys = jax.random.split(key, 2 + len(problem.norms) + len(problem.gaussians))
+        scale_key, data_key, *keys = jax.random.split(key, 2 + len(problem.mixtures) + len(problem.gaussians))
         noise = like.noise.inv_sqrt(white(data_key, like.noise.structure, like.data.dtype))
         right = like.operator.adjoint(like.noise.inv(like.data) + noise)  # type: ignore[attr-defined]
         parts = []
-        for i, (W, g) in enumerate(problem.norms):
+        for i, (W, g) in enumerate(problem.mixtures):
             u = W.apply(x)
-            inverse = inverse_scales(jax.random.fold_in(scale_key, i), *rates(g, u))
+            inverse = g.inverse_scales(jax.random.fold_in(scale_key, i), u)
             right = axpy(1, W.adjoint(jnp.sqrt(inverse) * jax.random.normal(keys[i], u.shape, u.dtype)), right)
             parts.append((W, inverse))
-        for key, (W, g) in zip(keys[len(problem.norms) :], problem.gaussians, strict=True):
+        for key, (W, g) in zip(keys[len(problem.mixtures) :], problem.gaussians, strict=True):
             covariance = g.covariance
             pull = covariance.inv_sqrt(white(key, covariance.structure, like.data.dtype))
             if g.offset is not None:

@@ -15,7 +15,7 @@ from invprob.errors import CapabilityError, UsageError
 from invprob.operators.base import AbstractLinearOperator, vdot, zeros
 from invprob.optimize.solvers.cg import axpy
 from invprob.posterior import Posterior
-from invprob.priors.capabilities import HasScore
+from invprob.priors.capabilities import HasPrecision, HasScore, HasTerms, require
 from invprob.sampling.coordinates import posterior_root, prior_precisions, score_precisions
 from invprob.sampling.samplers.base import AbstractMarkov, Chains, Info
 
@@ -102,14 +102,13 @@ class Langevin(AbstractMarkov):
 
     def prepare(self, post: Posterior) -> Walk:
         like, prior = post.likelihood, post.prior
-        if not isinstance(prior, HasScore):
-            raise CapabilityError(f"Langevin dynamics need a prior with a score (HasScore), not {type(prior).__name__}")
+        scored = require(prior, HasScore, "Langevin dynamics")
         if not isinstance(like, likelihoods.Gaussian):
             raise CapabilityError(f"Langevin dynamics need a Gaussian likelihood, not {type(like).__name__}")
         dtype = like.data.dtype
         origin = zeros(post.structure, dtype)
-        known = prior.as_gaussian() is not None or prior.as_terms() is not None
-        precisions = prior_precisions(prior, dtype) if known else score_precisions(prior, origin)
+        known = prior.find(HasPrecision) is not None or prior.find(HasTerms) is not None
+        precisions = prior_precisions(prior, dtype) if known else score_precisions(scored, origin)
         T = posterior_root(like.operator.linearize(origin), like.noise, precisions, dtype)
         # one Newton step with the approximate covariance T T.T
         return Walk(post, T, jax.tree.map(jnp.add, origin, T.apply(T.adjoint(post.score(origin)))))

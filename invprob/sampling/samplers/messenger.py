@@ -16,6 +16,7 @@ from invprob.operators.base import zeros
 from invprob.optimize.solvers.cg import axpy, descend
 from invprob.optimize.solvers.splitting import SeparatedConvolution, separate_convolution
 from invprob.posterior import Hierarchy, Posterior
+from invprob.priors.capabilities import HasPrecision
 from invprob.sampling.samplers.base import AbstractMarkov, Chains, Info
 from invprob.sampling.samplers.gaussian import perturbation
 
@@ -65,7 +66,7 @@ class Field(eqx.Module):
     def of(cls, post: Posterior) -> Field:
         """The field of a posterior; `CapabilityError` where it is not one."""
         parts = separate_convolution(post, "messenger sampling", "give theta by hand, or take its maximum")
-        gaussian = parts.prior.as_gaussian()
+        gaussian = parts.prior.find(HasPrecision)
         if gaussian is None or not isinstance(gaussian.covariance, Stationary):
             raise CapabilityError(
                 f"messenger sampling needs a stationary Gaussian prior of the image, not {type(parts.prior).__name__}"

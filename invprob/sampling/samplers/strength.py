@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from invprob.errors import CapabilityError
 from invprob.posterior import Hierarchy, Posterior
 from invprob.posterior.hierarchies import NoiseScaleModel, StrengthModel
+from invprob.priors.capabilities import HasStrength, require
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
 from invprob.sampling.samplers.gibbs import Mixture, ScaleMixture, parted
 
@@ -112,8 +113,8 @@ class StrengthMixture(AbstractMarkov):
         if "log_noise" in theta:
             theta = self._update_noise(problem, Place(theta, place.x), noise)
         post = problem.hierarchy.build(theta)
-        norms, gaussians = parted(post.prior)
-        given = Mixture(post.likelihood, norms, gaussians, problem.mixture.root, problem.mixture.origin)  # type: ignore[arg-type]
+        mixtures, gaussians = parted(post.prior)
+        given = Mixture(post.likelihood, mixtures, gaussians, problem.mixture.root, problem.mixture.origin)  # type: ignore[arg-type]
         x, steps = self._given.swept(given, place.x, image)
         return Place(theta, x), steps
 
@@ -121,10 +122,8 @@ class StrengthMixture(AbstractMarkov):
         """Theta with the strength drawn given the image; where the draw is out of bounds, as it was."""
         theta = place.theta
         unit = {**theta, "log_strength": jnp.zeros_like(theta["log_strength"])}
-        norms, _ = parted(problem.hierarchy.build(unit).prior)
-        if not norms:
-            return theta
-        cost = jnp.asarray(sum(g.cost(W.apply(place.x)) for W, g in norms))
+        prior = require(problem.hierarchy.build(unit).prior, HasStrength, "draws of the strength")
+        cost = prior.cost(place.x)
         tiny = jnp.finfo(cost.dtype).tiny
         drawn = jnp.log(jax.random.gamma(key, problem.rank, (), cost.dtype)) - jnp.log(jnp.maximum(cost, tiny))
         return self._within(problem, theta, "log_strength", drawn)
