@@ -24,7 +24,7 @@ from invprob.priors.gaussian import Gaussian, GaussianField, PowerLaw, wide_gaus
 from invprob.priors.generator import GeneratorPrior
 from invprob.priors.learned import Blurred, DenoiserPrior
 from invprob.priors.lognormal import LogNormal
-from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace
+from invprob.priors.norms import Exponential, GroupNorm, L1Norm, Laplace, inverse_gaussian_scales
 from invprob.priors.product import Product
 from invprob.priors.regularized import GaussianRegularized
 from invprob.priors.sparse import Analysis, StarletSparsity, TotalVariation, WaveletSparsity
@@ -67,6 +67,7 @@ __all__ = [
     "TotalVariation",
     "WaveletSparsity",
     "capabilities",
+    "inverse_gaussian_scales",
     "positive",
     "require",
     "wide_gaussian",
