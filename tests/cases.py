@@ -6,6 +6,7 @@ Each entry is a factory: called again, it gives the same structure with new arra
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +36,29 @@ from invprob.priors.denoiser import Spectrum, untrained
 from invprob.priors.generator import Generator
 
 SHAPE = (6, 7)
-_SEEDS = itertools.count()
+
+
+class Keys:
+    """Random keys, another one at each call, that begin anew with each test: what it draws is its own."""
+
+    def __init__(self):
+        self.begin("")
+
+    def begin(self, name: str) -> None:
+        """The keys of a test of this name."""
+        self.keys = (jax.random.key(zlib.crc32(f"{name}, {i}".encode())) for i in itertools.count())
+
+    def next(self) -> jax.Array:
+        """The next key."""
+        return next(self.keys)
+
+
+KEYS = Keys()
 
 
 def fresh(*shape: int) -> jax.Array:
     """White noise that differs at each call."""
-    return jax.random.normal(jax.random.key(next(_SEEDS)), shape)
+    return jax.random.normal(KEYS.next(), shape)
 
 
 def kernel(size: int = 3) -> jax.Array:
@@ -195,13 +213,13 @@ def denoiser(shape: tuple[int, int] = SHAPE) -> priors.DenoiserPrior:
     """A learned prior that has seen nothing: a Gaussian one, which does not say so."""
     k = jnp.geomspace(0.01, 0.75, 30)
     table = Spectrum(k, jnp.log((2.0 + fresh() ** 2) / (1 + (k / 0.2) ** 2) ** 1.5))
-    network = untrained(jax.random.key(next(_SEEDS)), table, fresh(), channels=(4, 6), blocks=1, embedding=8)
+    network = untrained(KEYS.next(), table, fresh(), channels=(4, 6), blocks=1, embedding=8)
     return priors.DenoiserPrior(network, shape)
 
 
 def generator() -> priors.GeneratorPrior:
     """A prior of four numbers, whose flow does something."""
-    made = Generator(jax.random.key(next(_SEEDS)), size=8, code=4, channels=8, couplings=2, hidden=8, softness=0.3)
+    made = Generator(KEYS.next(), size=8, code=4, channels=8, couplings=2, hidden=8, softness=0.3)
     last = made.flow[0].second.weight
     made = eqx.tree_at(
         lambda g: g.flow[0].second.weight, made, 0.3 * jax.random.normal(jax.random.key(0), last.shape, last.dtype)

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does; the processes of a test run share the cores
@@ -44,6 +45,13 @@ def few_programs():
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # else what was freed stays with the process
+
+
+@pytest.fixture(autouse=True)
+def own_arrays(request):
+    """Begin the random keys of the cases with the name of the test, so that none depends on which ran before it."""
+    if (cases := sys.modules.get("tests.cases")) is not None:
+        cases.KEYS.begin(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")
