@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from invprob.results.report import VOCABULARY, Record, Report
+from invprob.results.report import VOCABULARY, Report
 
 GROUPS: dict[str, dict[str, str]] = {
     "Run": {
@@ -137,23 +136,20 @@ NUMBERED = ("input_role", "input_file", "input_extension", "input_sha256", "warn
 """Records of several texts."""
 
 
-def cards_of(report: Report) -> Iterator[tuple[str, Any, str]]:
+def cards_of(report: Report) -> list[tuple[str, Any, str]]:
     """Keyword, value and comment of each record.
 
     What has no keyword of its own (a record of a prior that another package brings) has a HIERARCH one of its name.
     """
+    cards = []
     for record in report:
         keyword = KEYWORDS.get(record.name, f"HIERARCH {record.name.upper()}")
+        comment = f"[{record.unit}] {record.meaning}" if record.unit else record.meaning  # as is the custom
         if isinstance(record.value, tuple):
-            for number, value in enumerate(record.value, 1):
-                yield f"{keyword}{number}", value, record.meaning
+            cards += [(f"{keyword}{number}", value, comment) for number, value in enumerate(record.value, 1)]
         else:
-            yield keyword, record.value, comment_of(record)
-
-
-def comment_of(record: Record) -> str:
-    """The comment of a card: the unit in brackets, as is the custom, and the meaning."""
-    return f"[{record.unit}] {record.meaning}" if record.unit else record.meaning
+            cards.append((keyword, record.value, comment))
+    return cards
 
 
 def read_records(header: Any, *names: str) -> Report:
@@ -184,4 +180,4 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["GROUPS", "KEYWORDS", "NUMBERED", "cards_of", "comment_of", "read_records", "table"]
+__all__ = ["GROUPS", "KEYWORDS", "NUMBERED", "cards_of", "read_records", "table"]
