@@ -21,6 +21,7 @@ RECIPES = {
     "starlet": "starlet:StarletRecipe",
     "tv": "tv:TotalVariationRecipe",
     "wavelet": "wavelet:WaveletRecipe",
+    "haar": "haar:HaarRecipe",
     "laplace": "laplace:LaplaceRecipe",
     "points+starlet": "points_starlet:PointsAndStarletRecipe",
 }
