@@ -21,7 +21,6 @@ RECIPES = {
     "starlet": "starlet:StarletRecipe",
     "tv": "tv:TotalVariationRecipe",
     "wavelet": "wavelet:WaveletRecipe",
-    "haar": "haar:HaarRecipe",
     "laplace": "laplace:LaplaceRecipe",
     "points+starlet": "points_starlet:PointsAndStarletRecipe",
 }

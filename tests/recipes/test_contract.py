@@ -24,7 +24,6 @@ KINDS = {
     "starlet": priors.StarletSparsity,
     "tv": priors.TotalVariation,
     "wavelet": priors.WaveletSparsity,
-    "haar": priors.WaveletSparsity,
     "laplace": priors.Laplace,
     "points+starlet": priors.Product,
 }
