@@ -1,7 +1,7 @@
 """What a prior can do: one mechanism, by which every solver and sampler asks.
 
-The rule
---------
+The rule:
+
 1. A capability is an abstract class ``HasX`` with the methods named below. A prior inherits those that it can honour.
 2. Whoever needs one asks the prior itself: ``prior.find(HasX)`` is the prior as one that has it, or None, and
    ``require(prior, HasX, by)`` is the same with a readable `CapabilityError` instead of None. Nobody else asks for the
@@ -12,7 +12,7 @@ The rule
 capability                    methods                                                 asked for by
 ============================  ======================================================  ================================
 `HasScore`                    ``score(x)``                                            Langevin dynamics
-`HasLogProb`                  ``log_prob(x)``, ``normalized``, ``barrier(u, kappa)``  L-BFGS, HMC, NUTS, evidences
+`HasLogProb`                  ``log_prob(x)``, ``normalized``, ``barrier(x, kappa)``  L-BFGS, HMC, NUTS, evidences
 `HasProx`                     ``prox(v, step)``                                       proximal gradients
 `HasSeparableProx`            the same, for each number on its own                    planes with steps of their own
 `HasPrecision`                ``mean``, ``covariance``, ``offset``: it is Gaussian    Wiener, CG, exact draws, evidences
@@ -28,11 +28,11 @@ capability                    methods                                           
 ============================  ======================================================  ================================
 
 What every prior answers, with a default that suits most, are methods of `AbstractPrior`: its ``structure``, whether it
-``is_sharp``, its ``stiffness``, a ``gaussian_approximation`` and where a search ``start``\\ s, and the unbounded
-coordinates of its support (``constrain``, ``unconstrain``, ``log_jacobian``).
+``is_sharp``, its ``stiffness``, a ``gaussian_approximation`` and the ``start`` of a search, and the unbounded coordinates
+of its support (``constrain``, ``unconstrain``, ``log_jacobian``).
 
-Composites
-----------
+Composites honour them so:
+
 `Product`
     has what all its parts have, of all but proximal maps and denoisers; a strength where some have one and the others
     are Gaussian. A product of Gaussians is Gaussian.
@@ -57,6 +57,7 @@ from invprob.covariance import AbstractCovariance
 from invprob.errors import CapabilityError
 from invprob.operators.base import AbstractLinearOperator, AbstractOperator, Identity, Structure, precision_of
 
+# no `from __future__ import annotations` here: equinox knows an abstract variable by its annotation, not by its text
 C = TypeVar("C", bound="AbstractPrior")
 
 

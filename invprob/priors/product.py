@@ -95,7 +95,7 @@ class Product(AbstractProduct, HasLogProb, HasSample):
         self.parts = parts
 
     @property
-    def normalized(self):  # type: ignore[override]
+    def normalized(self):
         return all(require(part, HasLogProb, "products").normalized for part in leaves_of(self.parts))
 
     def find(self, capability: type[C]) -> C | None:
