@@ -28,8 +28,8 @@ capability                    methods                                           
 ============================  ======================================================  ================================
 
 What every prior answers, with a default that suits most, are methods of `AbstractPrior`: its ``structure``, whether it
-``is_sharp``, its ``stiffness``, a ``gaussian_approximation`` and the ``start`` of a search, and the unbounded coordinates
-of its support (``constrain``, ``unconstrain``, ``log_jacobian``).
+``is_sharp``, its ``stiffness``, a ``gaussian_approximation`` and the ``start`` of a search, and the unbounded
+coordinates of its support (``constrain``, ``unconstrain``, ``log_jacobian``).
 
 Composites honour them so:
 
