@@ -67,7 +67,7 @@ SAMPLE = ("--method", "sample", "--num-samples", "8")
         ),
         (
             [*APPROXIMATE, "vi", "--family", "metric", "--prior", "tv"],
-            "family 'metric' does not fit: MetricGaussian needs a prior that is white noise",
+            "family 'metric' does not fit: approximations by MetricGaussian need a prior that is white noise",
         ),
         ([*APPROXIMATE, "laplace", "--prior", "tv"], "has kinks or bounds, the maximum lies on them"),
         ([*APPROXIMATE, "laplace", "--positive"], "there is no curvature there; take method 'vi' or 'sample'"),
