@@ -76,7 +76,9 @@ class StrengthRecipe(PriorRecipe, abc.ABC):
         listener.note("choosing the prior's strength by data fission")
 
         def build(likelihood, strength):
-            return self.at_strength(problem.with_likelihood(likelihood), config, strength)
+            # in units of the noise of all data, as the strength that is found will be
+            prior = self._checked(problem, strength)
+            return self.finish(problem.with_likelihood(likelihood), config, prior)
 
         def solver_of(post):
             return as_solver(config.solver, post, RTOL)[0]
