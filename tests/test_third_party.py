@@ -109,7 +109,7 @@ def test_the_command_finds_it(tmp_path):
     header = fits.getheader(tmp_path / "out.fits")
     assert (header["PRIOR"], header["PRIORSTR"], header["STRENGTH"]) == ("ridge", 1.0, "set by hand")
     assert header["SOLVER"] == "optax" and "L-BFGS" in header["REASON"] and header["STATUS"] == "CONVERGED"
-    assert json.loads(done.stdout)["prior"] == "ridge"
+    assert json.loads(done.stdout)["prior_name"] == "ridge"
     assert 0.5 < header["REDCHI2"] < 1.5
 
 

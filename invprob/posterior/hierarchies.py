@@ -88,17 +88,16 @@ class StrengthModel(eqx.Module):
     post: Posterior
 
     def __call__(self, theta: PyTree) -> Posterior:
-        factor = jnp.exp(theta["log_strength"])
-        return Posterior(self.post.likelihood, self._prior.rescaled(factor))
+        prior = self.post.prior.find(HasStrength)
+        if prior is None:
+            return self.post
+        return Posterior(self.post.likelihood, prior.rescaled(jnp.exp(theta["log_strength"])))
 
     @property
     def rank(self) -> Float[Array, ""] | int:
-        """Power of the factor in the constant of the density."""
-        return self._prior.rank
-
-    @property
-    def _prior(self) -> HasStrength:
-        return require(self.post.prior, HasStrength, "hierarchies of the strength")
+        """Power of the factor in the constant of the density; zero under a prior without a strength."""
+        prior = self.post.prior.find(HasStrength)
+        return 0 if prior is None else prior.rank
 
 
 def strength_hierarchy(post: Posterior, factor: float = 1e3) -> Hierarchy:

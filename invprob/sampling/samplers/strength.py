@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from invprob.errors import CapabilityError
 from invprob.posterior import Hierarchy, Posterior
 from invprob.posterior.hierarchies import NoiseScaleModel, StrengthModel
-from invprob.priors.capabilities import HasStrength, require
+from invprob.priors.capabilities import HasStrength
 from invprob.sampling.samplers.base import AbstractMarkov, Chains
 from invprob.sampling.samplers.gibbs import Mixture, ScaleMixture, parted
 
@@ -122,7 +122,9 @@ class StrengthMixture(AbstractMarkov):
         """Theta with the strength drawn given the image; where the draw is out of bounds, as it was."""
         theta = place.theta
         unit = {**theta, "log_strength": jnp.zeros_like(theta["log_strength"])}
-        prior = require(problem.hierarchy.build(unit).prior, HasStrength, "draws of the strength")
+        prior = problem.hierarchy.build(unit).prior.find(HasStrength)
+        if prior is None:
+            return theta
         cost = prior.cost(place.x)
         tiny = jnp.finfo(cost.dtype).tiny
         drawn = jnp.log(jax.random.gamma(key, problem.rank, (), cost.dtype)) - jnp.log(jnp.maximum(cost, tiny))
