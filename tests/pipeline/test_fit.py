@@ -13,6 +13,7 @@ from invprob.pipeline.batch import deconvolve_many
 from invprob.pipeline.deconvolve import deconvolve
 from invprob.pipeline.draws import fit_trace
 from invprob.pipeline.fit import with_fit
+from invprob.results.report import Report
 from invprob.sampling.sample import sample
 from invprob.sampling.samplers import PerturbationOptimization
 from invprob.testing import small_problem
@@ -59,7 +60,7 @@ def test_the_trace_of_the_fit_is_that_of_draws():
 def test_without_a_number_there_is_nothing_to_judge():
     found = deconvolve(observation(), settings())
     assert found.residual is not None
-    plain = replace(found, residual=np.full_like(found.residual, np.nan), cards={})
+    plain = replace(found, residual=np.full_like(found.residual, np.nan), report=Report())
     assert with_fit(plain, observation()) is plain
 
 
