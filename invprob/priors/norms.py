@@ -82,7 +82,7 @@ class AbstractNorm(HasLogProb, HasProx, HasConditionalGaussian, HasStrength):
 
 
 def inverse_gaussian_scales(key, rate: Float[Array, "*n"], length: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``1 / tau^2`` given ``|u|``: inverse Gaussian of mean rate / |u| and shape rate^2; zero where the rate is.
+    """``1 / tau^2`` given ``|u|``: inverse Gaussian of mean ``rate / |u|`` and shape rate^2; zero where the rate is.
 
     The density ``exp(-rate |u|)`` of a vector of d numbers is a mixture of ``N(0, tau^2 I)`` over
     ``tau^2 ~ Gamma((d + 1) / 2, rate^2 / 2)``.
