@@ -31,7 +31,7 @@ def pytest_configure(config):
 
 PROCESS = Path("/proc/self")
 MOST_MAPPINGS = 25_000  # of memory by one process; Linux allows 65,530, and each compiled program takes some
-MOST_MEMORY = 1.5e9  # bytes of one process, most of them compiled programs that are not needed any more
+MOST_MEMORY = 2.0e9  # bytes of one process, most of them compiled programs that are not needed any more
 
 
 @pytest.fixture(autouse=True)

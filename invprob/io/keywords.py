@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from invprob.io.read.cards import unescape
 from invprob.results.report import VOCABULARY, Report
 
 GROUPS: dict[str, dict[str, str]] = {
@@ -154,8 +155,6 @@ def cards_of(report: Report) -> list[tuple[str, Any, str]]:
 
 def read_records(header: Any, *names: str) -> Report:
     """The records of these names that a header has, whose texts are unescaped."""
-    from invprob.io.read.cards import unescape
-
     found = Report()
     for name in names:
         values = []

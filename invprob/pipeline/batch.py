@@ -70,7 +70,7 @@ def deconvolve_many(
         for i, problem in enumerate(problems):
             hierarchy = recipe.build(problem, config)
             if i == 0:
-                check_solver(hierarchy.build(hierarchy.start), config)
+                check_solver(hierarchy, config)
             fits.append(recipe.fit(problem, hierarchy, config))
             listener.note(f"stamp {i + 1} of {len(problems)}: strength found")
         posts = [fitted.posterior for fitted in fits]

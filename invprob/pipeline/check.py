@@ -10,7 +10,7 @@ from invprob.errors import UsageError
 from invprob.optimize.find_map import NAMES, as_solver
 from invprob.pipeline.approximate import check_approximation, check_family_name
 from invprob.pipeline.draws import check_sampler, check_sampler_name
-from invprob.posterior import Hierarchy, Posterior
+from invprob.posterior import Hierarchy
 from invprob.recipes.base import PriorRecipe
 from invprob.recipes.registry import find_recipe, recipe_of
 
@@ -91,8 +91,8 @@ def _check_approximation(config: Config) -> None:
         )
 
 
-def check_solver(post: Posterior, config: Config) -> None:
-    """Refuse a solver that cannot solve for this posterior, before any work is done.
+def check_solver(hierarchy: Hierarchy, config: Config) -> None:
+    """Refuse a solver that cannot solve under this prior, before any work is done; the automatic one always can.
 
     Raises
     ------
@@ -101,6 +101,7 @@ def check_solver(post: Posterior, config: Config) -> None:
     """
     if config.solver == "auto":
         return
+    post = hierarchy.build(hierarchy.start)
     try:
         solver, _ = as_solver(config.solver, post, config.rtol)
         eqx.filter_eval_shape(solver.prepare, post)
@@ -116,13 +117,12 @@ def check_method(hierarchy: Hierarchy, recipe: PriorRecipe, config: Config) -> N
     UsageError
         With what is needed.
     """
-    post = hierarchy.build(hierarchy.start)
     if config.approximates:
-        check_approximation(post, recipe, config)
+        check_approximation(hierarchy.build(hierarchy.start), recipe, config)
     elif recipe.by_chains(config):
-        check_sampler(hierarchy if config.samples_hyper else post, config)
+        check_sampler(hierarchy if config.samples_hyper else hierarchy.build(hierarchy.start), config)
     else:
-        check_solver(post, config)
+        check_solver(hierarchy, config)
 
 
 __all__ = ["check", "check_method", "check_solver", "with_other_prior"]

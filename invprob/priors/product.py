@@ -161,32 +161,28 @@ class _ProductTerms(AbstractProduct, HasTerms):
         return found
 
 
-class _ProductTransform(AbstractProduct, HasTransform):
+class _AbstractProductTransform(AbstractProduct, HasTransform):
+    """What products of priors with a transform have in common."""
+
+    @property
+    def transform(self):
+        return _product_transform(self.parts)
+
+    @property
+    def is_smooth(self):
+        return all(part.is_smooth for part in leaves_of(self.parts))
+
+
+class _ProductTransform(_AbstractProductTransform):
     """A product of priors with a transform."""
 
     parts: Any
 
-    @property
-    def transform(self):
-        return _product_transform(self.parts)
 
-    @property
-    def is_smooth(self):
-        return all(part.is_smooth for part in leaves_of(self.parts))
-
-
-class _ProductWhitening(AbstractProduct, HasWhitening):
+class _ProductWhitening(_AbstractProductTransform, HasWhitening):
     """A product of priors with a transform that has an inverse."""
 
     parts: Any
-
-    @property
-    def transform(self):
-        return _product_transform(self.parts)
-
-    @property
-    def is_smooth(self):
-        return all(part.is_smooth for part in leaves_of(self.parts))
 
     def whitened(self, x):
         return _map(lambda part, value: part.whitened(value), self.parts, x)

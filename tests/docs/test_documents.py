@@ -57,8 +57,8 @@ def test_every_command_can_be_parsed(page):
     for words in commands(page):
         with group.make_context("invprob", list(words), resilient_parsing=False) as context:
             name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-            with command.make_context(name, list(rest), parent=context):
-                pass
+            with command.make_context(name, list(rest), parent=context) as parsed:
+                assert parsed.info_name in group.commands
 
 
 def test_a_command_that_is_wrong_is_noticed():
